@@ -1,0 +1,108 @@
+"""What every op shares: argument checks, the choice of a backend, and the record of what ran."""
+
+import math
+
+import torch
+
+BACKENDS = ("reference", "triton")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+_last: str | None = None
+
+
+class BackendUnavailableError(ValueError, RuntimeError):
+    """A forced backend cannot run here: a wrong argument (ValueError) on this machine (RuntimeError)."""
+
+
+def last_backend() -> str | None:
+    """``"<op>: <backend>"`` of the latest call in this process, or None before the first one.
+
+    Backends are ``reference``, ``triton``, ``triton-interpreted`` and the name of the op's torch path.
+    """
+    return _last
+
+
+def triton_mode() -> tuple[str | None, str]:
+    """``("compiled" | "interpreted", "")``, or ``(None, reason)`` where Triton cannot be used at all.
+
+    Triton reads TRITON_INTERPRET once, when it is imported, and fixes the kind of its own functions then.
+    """
+    try:
+        import triton
+        import triton.language as tl
+    except ImportError as error:
+        return None, f"triton cannot be imported: {error}"
+    interpreted = not isinstance(tl.sum, triton.JITFunction)
+    if interpreted != triton.knobs.runtime.interpret:
+        return None, "TRITON_INTERPRET was changed after triton had been imported"
+    return ("interpreted" if interpreted else "compiled"), ""
+
+
+def choose(op: str, backend: str | None, device: torch.device, torch_path: str) -> str:
+    """The backend that will run, recorded for ``last_backend``.
+
+    Args:
+        op: name of the op.
+        backend: None, "reference" or "triton", as the caller gave it.
+        device: where the tensors are.
+        torch_path: name of the op's fastest torch path, taken on CPU and where CUDA has no compiled Triton.
+
+    Returns:
+        "reference", "triton" or `torch_path`.
+
+    Raises:
+        ValueError: `backend` is not one of the three.
+        BackendUnavailableError: Triton was forced where it cannot run.
+    """
+    global _last
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"backend: got {backend!r}, want None or one of {', '.join(map(repr, BACKENDS))}")
+    chosen, ran_as = backend or torch_path, backend or torch_path
+    if backend == "triton" or (backend is None and device.type == "cuda"):
+        mode, reason = triton_mode()
+        if mode == "compiled" and device.type != "cuda":
+            mode, reason = None, f"the tensors are on {device.type}, and TRITON_INTERPRET=1 is not set"
+        if backend == "triton" and mode is None:
+            raise BackendUnavailableError(f"backend: 'triton' cannot run here: {reason}")
+        if mode == "compiled" or backend == "triton":
+            chosen, ran_as = "triton", "triton" if mode == "compiled" else "triton-interpreted"
+    _last = f"{op}: {ran_as}"
+    return chosen
+
+
+def require_float_tensor(name: str, value: object, shape: str) -> None:
+    """Refuse what is not a floating-point tensor with the dimensions of `shape`, such as ``"[N, D]"``."""
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name}: got {type(value).__name__}, want a tensor {shape}")
+    if value.dtype not in FLOATS:
+        raise ValueError(f"{name}: got dtype {value.dtype}, want float16, bfloat16, float32 or float64")
+    if value.ndim != shape.count(",") + 1:
+        raise ValueError(f"{name}: got shape {list(value.shape)}, want {shape}")
+
+
+def require_same_kind(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
+    """Refuse two tensors that differ in dtype or device."""
+    for what, got, want in (("dtype", value.dtype, other.dtype), ("device", value.device, other.device)):
+        if got != want:
+            raise ValueError(f"{name}: got {what} {got}, want that of {other_name}, {want}")
+
+
+def require_distribution(name: str, logits: torch.Tensor) -> None:
+    """Refuse rows of `logits` [R, D] whose softmax is undefined: NaN, +inf, or -inf throughout.
+
+    On CPU this costs one read: the row maximum shows all three, and the sum of the maxima shows them for all
+    rows at once. On CUDA nothing is checked, since the host would have to wait for the answer: there such a
+    row gives NaN wherever it is used, as it does in torch.softmax.
+    """
+    if logits.is_cuda:
+        return
+    top = logits.detach().amax(-1)
+    if math.isfinite(top.sum(dtype=torch.float64)):
+        return
+    bad = (~torch.isfinite(top)).nonzero()
+    if len(bad) == 0:  # the maxima are finite, only their sum is not
+        return
+    raise ValueError(
+        f"{name}: row {int(bad[0, 0])} holds NaN or +inf, or only -inf; want finite logits or -inf "
+        "(probability zero), at least one of them finite"
+    )

@@ -1,0 +1,80 @@
+"""What the multi-tensor ops share: checks of lists, and the table by which one launch reaches every tensor."""
+
+import struct
+
+import torch
+
+from palimpsest.kernels import _dispatch
+
+
+def require_float_tensors(name: str, tensors: object) -> None:
+    """Refuse what is not a list or tuple of floating-point tensors, all on one device."""
+    if not isinstance(tensors, list | tuple):
+        raise ValueError(f"{name}: got {type(tensors).__name__}, want a list of tensors")
+    for i, value in enumerate(tensors):
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{name}[{i}]: got {type(value).__name__}, want a tensor")
+        if value.dtype not in _dispatch.FLOATS:
+            raise ValueError(f"{name}[{i}]: got dtype {value.dtype}, want float16, bfloat16, float32 or float64")
+        if value.device != tensors[0].device:
+            raise ValueError(f"{name}[{i}]: got device {value.device}, want that of {name}[0], {tensors[0].device}")
+
+
+def require_same_length(name: str, tensors: object, other_name: str, others: list[torch.Tensor]) -> None:
+    """Refuse what is not a list or tuple as long as `others`."""
+    if not isinstance(tensors, list | tuple):
+        raise ValueError(f"{name}: got {type(tensors).__name__}, want a list of tensors")
+    if len(tensors) != len(others):
+        raise ValueError(f"{name}: got {len(tensors)} tensors, want as many as {other_name}, {len(others)}")
+
+
+def require_same_shape(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
+    """Refuse two tensors that differ in shape."""
+    if value.shape != other.shape:
+        raise ValueError(f"{name}: got shape {list(value.shape)}, want that of {other_name}, {list(other.shape)}")
+
+
+def refuse_interpreted_cuda(device: torch.device) -> None:
+    """The interpreter runs on the host, where the addresses of a table of CUDA tensors mean nothing."""
+    if device.type == "cuda" and _dispatch.triton_mode()[0] == "interpreted":
+        raise _dispatch.BackendUnavailableError(
+            "backend: 'triton' cannot run here: the tensors are on cuda, and TRITON_INTERPRET=1 is set"
+        )
+
+
+def table(
+    scalars: list[float], columns: list[list[torch.Tensor]], numbers: list[int], chunk: int
+) -> tuple[torch.Tensor, int]:
+    """One int64 tensor that tells every program of a launch where to work.
+
+    It holds the bits of `scalars` as float64 (a launch would round them to float32), then for each tensor a row
+    [elements, first program, number, address in each column], then the row that each program belongs to. A
+    program takes `chunk` elements of one tensor.
+
+    Args:
+        scalars: S numbers.
+        columns: lists of T contiguous tensors, equally long in elements.
+        numbers: T integers, passed through.
+        chunk: elements a program.
+
+    Returns:
+        [S + T (3 + len(columns)) + programs] int64 on the tensors' device, and the number of programs.
+    """
+    sizes = [x.numel() for x in columns[0]]
+    counts = [-(-size // chunk) for size in sizes]
+    entries = [struct.unpack("q", struct.pack("d", scalar))[0] for scalar in scalars]
+    first = 0
+    for size, count, number, *tensors in zip(sizes, counts, numbers, *columns, strict=True):
+        entries += [size, first, number, *(x.data_ptr() for x in tensors)]
+        first += count
+    owners = torch.arange(len(sizes)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+    host = torch.cat([torch.tensor(entries, dtype=torch.int64), owners])
+    device = columns[0][0].device
+    if device.type == "cuda":
+        host = host.pin_memory()
+    return host.to(device, non_blocking=True), first
+
+
+def aligned(columns: list[list[torch.Tensor]]) -> bool:
+    """Whether every address is a multiple of 16 bytes, so that a GPU can load 16 at once."""
+    return all(x.data_ptr() % 16 == 0 for column in columns for x in column)

@@ -1,0 +1,64 @@
+"""Entropy of the softmax of every row of logits. Derivation: README.md."""
+
+import math
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from palimpsest.kernels import _dispatch
+from palimpsest.kernels.softmax_entropy import chunked, reference
+from palimpsest.kernels.tolerances import accumulation_dtype
+
+
+class _SoftmaxEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, path):
+        entropy, *statistics = path.forward(logits)
+        ctx.save_for_backward(logits, *statistics)
+        ctx.path = path
+        return entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        return ctx.path.backward(*ctx.saved_tensors, grad_output), None
+
+
+def softmax_entropy(logits: torch.Tensor, backend: str | None = None) -> torch.Tensor:
+    """H(p_n) = -sum_k p_nk ln p_nk of p = softmax(logits), in nats; 0 <= H <= ln K up to rounding.
+
+    The entropy that OEU maximises on forgotten data (arXiv 2602.00567; the abstract states the objective, the
+    equations are our reading). No probability matrix is kept for the backward pass: the probabilities are
+    computed again from the logits. Differentiable once; two calls give the same bits.
+
+    Args:
+        logits: [N, K] float16, bfloat16, float32 or float64, any strides. -inf means probability zero.
+        backend: None takes Triton on CUDA tensors and the chunked torch path on CPU; "reference" is the plain
+            definition; "triton" on CPU tensors needs TRITON_INTERPRET=1 before triton is first imported.
+
+    Returns:
+        [N] float32, or float64 for float64 logits; empty where N is 0.
+
+    Raises:
+        ValueError: not a tensor, not floating point, not 2-D, K = 0, unknown backend; on CPU also a row with
+            NaN or +inf, or with -inf only (on CUDA such a row gives NaN).
+        BackendUnavailableError: "triton" forced where it cannot run; it says why.
+    """
+    _dispatch.require_float_tensor("logits", logits, "[N, K]")
+    if logits.shape[1] == 0:
+        raise ValueError("logits: got K = 0, want at least one column")
+    chosen = _dispatch.choose("softmax_entropy", backend, logits.device, "torch-chunked")
+    if logits.shape[0] == 0:
+        return logits.sum(-1, dtype=accumulation_dtype(logits.dtype))
+    if chosen == "reference":
+        entropy = reference.softmax_entropy(logits)
+    else:
+        if chosen == "triton":
+            from palimpsest.kernels.softmax_entropy import triton as path
+        else:
+            path = chunked
+        entropy = _SoftmaxEntropy.apply(logits, path)
+    # Every row without a softmax has entropy NaN, so one number tells whether the rows need a look.
+    if not entropy.is_cuda and not math.isfinite(entropy.detach().sum()):
+        _dispatch.require_distribution("logits", logits)
+    return entropy

@@ -1,0 +1,101 @@
+"""Log-probability of given tokens from hidden states and output embedding. Derivation: README.md."""
+
+import math
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from palimpsest.kernels import _dispatch
+from palimpsest.kernels.token_logprob import chunked, reference
+
+
+class _TokenLogprob(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, path, with_gradient):
+        value, *kept = path.forward(hidden, weight, targets, with_gradient)
+        ctx.save_for_backward(hidden, weight, targets, *kept)
+        ctx.path = path
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        return *ctx.path.backward(grad_output, *ctx.saved_tensors, ctx.needs_input_grad[:2]), None, None, None
+
+
+def token_logprob(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, backend: str | None = None
+) -> torch.Tensor:
+    """ln softmax(hidden weight^T)[t, targets[t]] in nats, without holding the T x V logits.
+
+    The log-likelihood of a token under a language model's last layer. NPO (Zhang et al., 2024, equation 3),
+    SimNPO, DPO and the metrics of TOFU (Maini et al., 2024, section 2.2) are functions of it. Differentiable
+    once in hidden and weight; two calls give the same bits. "reference" does hold T x V; so does the torch path
+    where T x V is at most 2^20, and it is then differentiable more than once.
+
+    Args:
+        hidden: [T, D] float16, bfloat16, float32 or float64, any strides.
+        weight: [V, D] output embedding, same dtype and device.
+        targets: [T] int32 or int64, each in 0 ... V - 1, same device. Leave padding out, or weigh it by 0.
+        backend: None takes Triton on CUDA tensors and the chunked torch path on CPU; "reference" is the plain
+            definition; "triton" on CPU tensors needs TRITON_INTERPRET=1 before triton is first imported.
+
+    Returns:
+        [T] float32, or float64 for float64 input; empty where T is 0.
+
+    Raises:
+        ValueError: not a tensor, wrong number of dimensions, wrong dtype, unequal D, T, dtype or device, D or V
+            is 0, unknown backend; on CPU also a target outside 0 ... V - 1, or NaN or infinity in hidden or weight
+            that reaches the result (on CUDA such a target gives -inf or NaN, and NaN gives NaN).
+        BackendUnavailableError: "triton" forced where it cannot run; it says why.
+    """
+    _dispatch.require_float_tensor("hidden", hidden, "[T, D]")
+    _dispatch.require_float_tensor("weight", weight, "[V, D]")
+    _dispatch.require_same_kind("weight", weight, "hidden", hidden)
+    if 0 in (hidden.shape[1], *weight.shape):
+        raise ValueError(f"weight: got shape {list(weight.shape)}, want [V, D] with V and D at least 1")
+    if hidden.shape[1] != weight.shape[1]:
+        raise ValueError(f"weight: got D = {weight.shape[1]}, want that of hidden, {hidden.shape[1]}")
+    _require_targets(targets, hidden, len(weight))
+    chosen = _dispatch.choose("token_logprob", backend, hidden.device, "torch-chunked")
+    targets = targets.long()
+    logits = len(hidden) * len(weight)
+    if chosen == "reference":
+        value = reference.token_logprob(hidden, weight, targets)
+    elif logits == 0 or (chosen != "triton" and logits <= chunked.TILE):
+        value = chunked.whole(hidden, weight, targets)
+    else:
+        if chosen == "triton":
+            from palimpsest.kernels.token_logprob import triton as path
+        else:
+            path = chunked
+        with_gradient = torch.is_grad_enabled() and hidden.requires_grad
+        value = _TokenLogprob.apply(hidden, weight, targets, path, with_gradient)
+    _require_finite(value, hidden, weight)
+    return value
+
+
+def _require_targets(targets, hidden, vocabulary):
+    if not isinstance(targets, torch.Tensor):
+        raise ValueError(f"targets: got {type(targets).__name__}, want a tensor [T]")
+    if targets.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"targets: got dtype {targets.dtype}, want int32 or int64")
+    if targets.shape != hidden.shape[:1]:
+        raise ValueError(f"targets: got shape {list(targets.shape)}, want [T] = [{len(hidden)}]")
+    if targets.device != hidden.device:
+        raise ValueError(f"targets: got device {targets.device}, want that of hidden, {hidden.device}")
+    if targets.is_cuda or len(targets) == 0:  # the host would have to wait for CUDA's answer
+        return
+    low, high = (int(bound) for bound in targets.aminmax())
+    if low < 0 or high >= vocabulary:
+        raise ValueError(f"targets: got {low if low < 0 else high}, want 0 ... {vocabulary - 1}")
+
+
+def _require_finite(value, hidden, weight):
+    """Looks at the T results: NaN or infinity in the input shows there, and a read of V x D is spared."""
+    if value.is_cuda or math.isfinite(value.detach().sum(dtype=torch.float64)):
+        return
+    for name, x in (("hidden", hidden), ("weight", weight)):
+        if not torch.isfinite(x).all():
+            raise ValueError(f"{name}: got NaN or infinity, want finite numbers")
+    raise ValueError("hidden: its products with weight overflow; want logits that are finite")

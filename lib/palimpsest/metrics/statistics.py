@@ -1,0 +1,63 @@
+"""Intervals and decisions from few seeds. The distributions are scipy's; the paired design is ours."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds: `mean`, sample standard deviation `sd`, `n` seeds, 95 % interval [`low`, `high`] and
+    the two-sided p value of a t test against zero."""
+
+    mean: float
+    sd: float
+    n: int
+    low: float
+    high: float
+    p: float
+
+    def scaled(self, factor: float) -> "Estimate":
+        """The same estimate in another unit (`factor` > 0)."""
+        return Estimate(
+            *(factor * getattr(self, f) for f in ("mean", "sd")),
+            self.n,
+            factor * self.low,
+            factor * self.high,
+            self.p,
+        )
+
+    as_dict = asdict
+
+
+def estimate(values) -> Estimate:
+    """Mean and Student t interval of [n] values, one a seed. Raises ValueError below two finite values."""
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        raise ValueError(f"values: got shape {values.shape}, want at least two finite values, one a seed")
+    mean, sd, n = float(values.mean()), float(values.std(ddof=1)), len(values)
+    if sd == 0:
+        return Estimate(mean, 0.0, n, mean, mean, 1.0 if mean == 0 else 0.0)
+    error = sd / math.sqrt(n)
+    low, high = stats.t.interval(0.95, n - 1, loc=mean, scale=error)
+    return Estimate(mean, sd, n, float(low), float(high), float(2 * stats.t.sf(abs(mean) / error, n - 1)))
+
+
+def paired(a, b) -> Estimate:
+    """`estimate(a - b)` where a[i] and b[i] come from the same seed."""
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape:
+        raise ValueError(f"a, b: got shapes {a.shape} and {b.shape}, want the same seeds in the same order")
+    return estimate(a - b)
+
+
+def holm(p_values: dict[str, float], level: float = 0.05) -> set[str]:
+    """The names that Holm's step-down procedure (Holm 1979) rejects at family-wise error `level`."""
+    rejected = set()
+    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
+        if p > level / (len(p_values) - rank):
+            break
+        rejected.add(name)
+    return rejected

@@ -1,0 +1,68 @@
+"""K networks of one architecture, trained at once as one network with K groups.
+
+A slim network on a small batch spends its time on starting operations, not on arithmetic. Laid side by side as
+the groups of one grouped convolution, K networks start each operation once. No weight, statistic or gradient
+crosses from one network to another: a convolution with `groups=K` is K convolutions, batch norm works channel by
+channel, and the loss is a sum. The tests hold each network to what it becomes when it is trained alone.
+"""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class Lockstep(nn.Module):
+    """The grouped twin of `models`, which must be alike in everything but their weights.
+
+    `features` maps [N, K, C, H, W] to [N, K, D], `forward` to logits [N, K, classes]. `unpack` copies weights
+    and statistics back into the models given.
+    """
+
+    def __init__(self, models: list[nn.Module]):
+        super().__init__()
+        self.models = [models]  # in a list, so that torch does not register them as submodules
+        self.body = _grouped([model.body for model in models])
+        self.weight = nn.Parameter(torch.stack([model.head.weight.detach() for model in models]))
+        self.bias = nn.Parameter(torch.stack([model.head.bias.detach() for model in models]))
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        return self.body(flat).unflatten(1, (len(self.weight), -1))
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("nkd,kcd->nkc", features, self.weight) + self.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x))
+
+    @torch.no_grad()
+    def unpack(self) -> None:
+        models = self.models[0]
+        for k, model in enumerate(models):
+            own = model.body.state_dict()
+            for name, value in self.body.state_dict().items():
+                part = value if value.ndim == 0 else value.chunk(len(models))[k]
+                own[name].copy_(part)
+            model.head.weight.copy_(self.weight[k])
+            model.head.bias.copy_(self.bias[k])
+
+
+def _grouped(modules: list[nn.Module]) -> nn.Module:
+    """One module that does to K groups of channels what the `modules` do to one each."""
+    count, twin = len(modules), copy.deepcopy(modules[0])
+    for name, layer in twin.named_modules():
+        peers = [module.get_submodule(name) for module in modules]
+        if isinstance(layer, nn.Conv2d):
+            layer.in_channels, layer.out_channels = layer.in_channels * count, layer.out_channels * count
+            layer.groups *= count
+        elif isinstance(layer, nn.BatchNorm2d):
+            layer.num_features *= count
+            layer.running_mean = torch.cat([peer.running_mean for peer in peers])
+            layer.running_var = torch.cat([peer.running_var for peer in peers])
+        for key, parameter in layer.named_parameters(recurse=False):
+            joined = torch.cat([getattr(peer, key).detach() for peer in peers])
+            if joined.ndim == 4:
+                joined = joined.contiguous(memory_format=torch.channels_last)
+            setattr(layer, key, nn.Parameter(joined, requires_grad=parameter.requires_grad))
+    return twin

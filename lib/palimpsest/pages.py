@@ -1,0 +1,129 @@
+"""Pages that the ledger renders: the claims table (front page and README), the results and the status page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from palimpsest import ledger, paths
+from palimpsest.ledger import Claim
+from palimpsest.runs import write_atomic
+
+MARK = {"reproduced": "●", "trend only": "◐", "not reproduced": "○", "not run": "–"}
+README_MARKERS = ("<!-- claims -->", "<!-- /claims -->")
+
+
+def measured(claim: Claim) -> str:
+    """`−1.20 points [−2.10, −0.30]`, or a dash when nothing was measured."""
+    if claim.judgement is None:
+        return "–"
+    e = claim.judgement.measured
+    interval = f" [{e.low:.2f}, {e.high:.2f}]" if e.n > 1 else ""
+    return f"{e.mean:.2f} {claim.unit}{interval}".replace("-", "−")
+
+
+def claims_table(claims: list[Claim], link: Callable[[Claim], str]) -> str:
+    """One row a claim, as a Markdown table. `link` turns a claim into the text of its first cell."""
+    rows = ["| claim | states | verdict | measured, 95 % interval | seeds |", "|---|---|---|---|---|"]
+    for c in claims:
+        n = c.judgement.measured.n if c.judgement else "–"
+        rows.append(f"| {link(c)} | {c.statement} | {MARK[c.verdict]} {c.verdict} | {measured(c)} | {n} |")
+    return "\n".join(rows) + "\n"
+
+
+def results_page(claims: list[Claim]) -> str:
+    """Every claim with both settings, the rule, the measured value and the reason."""
+    parts = [
+        "# Results",
+        "",
+        "Every claim with the rule that was fixed for it, what was measured, and why.",
+        "",
+    ]
+    for paper in dict.fromkeys(c.paper for c in claims):
+        parts += [f"## {paper}", ""]
+        for c in (c for c in claims if c.paper == paper):
+            notebook = c.cell.partition("#")[0]
+            e = c.judgement.measured if c.judgement else None
+            spread = f"sd {e.sd:.2f}, {e.n} seeds" if e and e.n > 1 else "counted, no spread"
+            parts += [
+                f"({c.id})=",
+                f"### {c.id}",
+                "",
+                f"**{c.statement}** {MARK[c.verdict]} *{c.verdict}*",
+                "",
+                f"- *Measured*: {c.measure}: {measured(c)} ({spread}).",
+                f"- *Why*: {c.judgement.why if c.judgement else 'Not run.'}",
+                f"- *Rule*: {c.rule}.",
+                f"- *Paper*: {c.paper_value} ({c.locus}). Setting: {c.paper_setting}.",
+                f"- *Ours*: {c.our_setting}; profile `{c.profile}`, kind *{c.kind}*.",
+                f"- *Cell*: {{doc}}`notebooks/{notebook}`, tag `{c.cell.partition('#')[2]}`. Again: `{c.command}`.",
+                "",
+            ]
+    return "\n".join(parts)
+
+
+def status_page(claims: list[Claim]) -> str:
+    """What was accepted, on which machine, and how far a rerun may lie from it."""
+    counts = {v: sum(c.verdict == v for c in claims) for v in ledger.VERDICTS}
+    parts = [
+        "# Status",
+        "",
+        ", ".join(f"{n} {v}" for v, n in counts.items()) + ".",
+        "",
+        "The accepted values below are what a rerun is compared with. A rerun beyond the tolerance, or with another "
+        "verdict, fails the build; so does a hand-edited file, because every file is checked against its SHA-256.",
+        "",
+        "| claim | accepted | tolerance | because | accepted on |",
+        "|---|---|---|---|---|",
+    ]
+    for c in claims:
+        if c.judgement is None:
+            parts.append(f"| {c.id} | not run | | | |")
+            continue
+        tolerance = f"{c.tolerance(c.judgement.measured):.2g} {c.unit}"
+        parts.append(f"| {c.id} | {measured(c)} | {tolerance} | {c.floor_reason} | {c.record['date']} |")
+    parts += ["", "## Where the accepted values were computed", ""]
+    seen = {}
+    for c in claims:
+        if c.record:
+            seen.setdefault((ledger.file_of(c), c.profile), c.record)
+    parts += [
+        "| chapter | profile | minutes | cores | python | torch | commit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (paper, profile), record in seen.items():
+        e, runtime = record["environment"], record["runtime_s"]
+        minutes = f"{runtime / 60:.1f}" if runtime else "not recorded"
+        parts.append(
+            f"| {paper} | {profile} | {minutes} | {e['cores']} ({e['cpu']}) | {e['python']} | {e['torch']} "
+            f"| `{e['commit']}` |"
+        )
+    parts += [
+        "",
+        "## Not run",
+        "",
+        "- Profile `full` on a GPU, and every kernel benchmark on a GPU: no row in `data/results` or `data/bench` "
+        "says otherwise.",
+        "- Every paper's own data and models, where they are not public.",
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def write() -> list[Path]:
+    """Render the pages of the site from the fresh results, and return their paths."""
+    accepted, fresh = ledger.load(), ledger.load(ledger.FRESH)
+    folder = paths.BUILD / "generated"
+    table = claims_table(fresh, lambda c: f"[{c.id}](#{c.id})")
+    pages = {"claims_table.md": table, "results.md": results_page(fresh), "status.md": status_page(accepted)}
+    for name, text in pages.items():
+        write_atomic(folder / name, lambda file, text=text: Path(file).write_text(text, encoding="utf-8"))
+    return [folder / name for name in pages]
+
+
+def readme_with_table(readme: str) -> str:
+    """`readme` with the accepted claims between its two markers; ValueError when a marker is missing."""
+    start, end = README_MARKERS
+    if readme.count(start) != 1 or readme.count(end) != 1:
+        raise ValueError(f"README.md: want exactly one {start} and one {end}")
+    table = claims_table(ledger.load(), lambda c: f"`{c.id}`")
+    head, tail = readme.split(start)[0], readme.split(end)[1]
+    return f"{head}{start}\n{table}{end}{tail}"

@@ -1,0 +1,16 @@
+"""Where things lie. Everything derives from the checkout; two environment variables move the large parts."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout: the folder that holds `data/`, `notebooks/` and `book/`."""
+
+DATA = Path(os.environ.get("PALIMPSEST_DATA", ROOT / "data"))
+"""Shipped sets, claims and recorded results."""
+
+BUILD = ROOT / "_build"
+"""Everything that can be deleted: executed notebooks, site, caches."""
+
+CACHE = Path(os.environ.get("PALIMPSEST_CACHE", BUILD / "cache"))
+"""The run cache (`runs.py`)."""

@@ -1,0 +1,208 @@
+"""A content-addressed cache of computed rows, a worker pool over it, and the record of the environment.
+
+A result is stored under the hash of its configuration, of the source of every project module that computed it,
+of the shipped data and of the numerical environment. Change any of them and it is computed anew; change nothing
+and it is read back. Nothing else decides, so a cache can be deleted at any time.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import yaml
+from filelock import FileLock
+from tqdm import tqdm
+
+from . import paths
+
+
+def write_atomic(path: Path, write: Callable[[str], object]) -> None:
+    """Call `write(temporary path)`, then move the result to `path` in one step; a kill leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {path}: {error.strerror}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def progress_bar(*, total: int, desc: str | None, initial: int = 0) -> tqdm:
+    """A progress bar on standard error, or in the file that `PALIMPSEST_PROGRESS` names.
+
+    The notebook gate sets that variable: a bar written into a notebook would make its outputs differ from run to
+    run. `desc=None` gives a silent bar.
+    """
+    target = os.environ.get("PALIMPSEST_PROGRESS")
+    file = open(target, "a", buffering=1) if target else sys.stderr  # noqa: SIM115 — lives as long as the bar
+    return tqdm(total=total, initial=initial, desc=desc, file=file, disable=desc is None, dynamic_ncols=True)
+
+
+@cache
+def module_closure(module: str) -> tuple[str, ...]:
+    """`module` and every `palimpsest` module that it imports, directly or not, sorted by name."""
+    seen, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        spec = importlib.util.find_spec(name)
+        package = name if spec.submodule_search_locations else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(Path(spec.origin).read_bytes())):
+            if isinstance(node, ast.Import):
+                targets = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                targets = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            waiting += [t for t in targets if t.split(".")[0] == "palimpsest" and _is_module(t)]
+    return tuple(sorted(seen))
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@cache
+def source_digest(module: str) -> str:
+    """sha256 over the source of `module_closure(module)`."""
+    digest = hashlib.sha256()
+    for name in module_closure(module):
+        digest.update(name.encode() + b"\0")
+        digest.update(Path(importlib.util.find_spec(name).origin).read_bytes())
+    return digest.hexdigest()
+
+
+def numerical_environment() -> dict:
+    """What can change a floating-point result on the same source and data."""
+    return {
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def environment() -> dict:
+    """The manifest stored beside recorded results: machine, versions and commit."""
+
+    def installed(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return "absent"
+
+    git = subprocess.run(
+        ["git", "-C", str(paths.ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        **numerical_environment(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        **{name: installed(name) for name in ("triton", "transformers", "scikit-learn", "scipy")},
+        "commit": git.stdout.strip() or "unknown",
+    }
+
+
+@cache
+def shipped_digest() -> str:
+    """sha256 over the manifest's entries of shipped inputs; claims and results are outputs and do not count."""
+    entries = yaml.safe_load((paths.DATA / "MANIFEST").read_text())
+    outputs = ("claims/", "results/", "bench/")
+    lines = sorted(f"{e['path']} {e['sha256']}" for e in entries if not e["path"].startswith(outputs))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def key(function: Callable, config: dict) -> str:
+    """The address of `function(**config)`: 64 hexadecimal digits."""
+    content = {
+        "function": f"{function.__module__}.{function.__qualname__}",
+        "config": config,
+        "source": source_digest(function.__module__),
+        "data": shipped_digest(),
+        "environment": numerical_environment(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def cached(function: Callable, config: dict):
+    """`function(**config)`, computed once; its value must survive JSON. Two processes never compute it twice:
+    the second waits for the first."""
+    file = paths.CACHE / function.__name__ / f"{key(function, config)}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if file.exists():
+            return json.loads(file.read_text())["value"]
+        value = function(**config)
+        text = json.dumps({"config": config, "value": value})
+        write_atomic(file, lambda path: Path(path).write_text(text))
+    # Through JSON also on the first call, so that a cold and a warm run return the same types.
+    return json.loads(text)["value"]
+
+
+def _start_worker() -> None:
+    # One thread a worker: sums keep their order, so the rows do not depend on how many workers there are.
+    torch.set_num_threads(1)
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    # A killed parent cannot stop its workers; without this they would compute on for nobody.
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def run_all(function: Callable, configs: list[dict], *, show: str) -> list:
+    """`cached(function, config)` for every configuration, in order, on as many processes as there are cores.
+
+    `PALIMPSEST_WORKERS` sets another number. A failing configuration stops the pool and names itself; what was
+    finished stays in the cache, so a second call goes on from there.
+    """
+    workers = int(os.environ.get("PALIMPSEST_WORKERS", os.cpu_count() or 1))
+    results: dict[int, object] = {}
+    with (
+        progress_bar(total=len(configs), desc=show) as bar,
+        ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool,
+    ):
+        waiting = {pool.submit(cached, function, config): i for i, config in enumerate(configs)}
+        for future in as_completed(waiting):
+            i = waiting[future]
+            try:
+                results[i] = future.result()
+            except Exception as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise RuntimeError(f"{function.__name__}({configs[i]}) failed: {error}") from error
+            bar.update()
+    return [results[i] for i in range(len(configs))]
