@@ -78,7 +78,7 @@ def claims(
 
 @app.command("pages")
 def render_pages(
-    readme: Annotated[bool, typer.Option(help="Also rewrite the claims table of README.md.")] = False,
+    readme: Annotated[bool, typer.Option(help="Also rewrite the claims table and the figure of README.md.")] = False,
 ) -> None:
     """Render the results and status pages from the ledger."""
     for path in pages.write():
@@ -87,6 +87,8 @@ def render_pages(
         file = paths.ROOT / "README.md"
         text = pages.readme_with_table(file.read_text(encoding="utf-8"))
         runs.write_atomic(file, lambda path: Path(path).write_text(text, encoding="utf-8"))
+        figure = paths.ROOT / "book" / "_static" / pages.README_FIGURE[-1]
+        runs.write_atomic(figure, lambda path: Path(path).write_text(pages.readme_figure(), encoding="utf-8"))
 
 
 @app.command()

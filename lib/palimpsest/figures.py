@@ -1,7 +1,9 @@
 """The one plotting style: seaborn's, colour-blind safe, and the same bytes on every run."""
 
 import matplotlib
+import pandas as pd
 import seaborn
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -22,6 +24,11 @@ def style() -> None:
         }
     )
     set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def table(frame: pd.DataFrame) -> HTML:
+    """`frame` as a plain table without row numbers, a dash for what is missing."""
+    return HTML(frame.to_html(index=False, na_rep="–", border=0))
 
 
 def forest(ax: Axes, estimates: dict[str, Estimate], *, colour=COLOURS[0], offset: float = 0.0, label=None) -> None:

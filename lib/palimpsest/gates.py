@@ -169,6 +169,9 @@ def check_ledger() -> None:
     readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
     if pages.readme_with_table(readme) != readme:
         problems.append("README.md: its claims table is not the ledger's; run `palimpsest pages --readme`")
+    figure = paths.ROOT / "book" / "_static" / pages.README_FIGURE[-1]
+    if not figure.exists() or figure.read_text(encoding="utf-8") != pages.readme_figure():
+        problems.append(f"{figure.name}: is not the committed notebook's figure; run `palimpsest pages --readme`")
     if problems:
         raise GateError("the ledger is red:\n" + "\n".join(f"  {problem}" for problem in problems))
 

@@ -175,10 +175,10 @@ def regressions() -> list[str]:
 
 
 def report(judgement: Judgement) -> str:
-    """The line that a chapter prints and nbval compares: the verdict, and the value to the tolerance's precision.
+    """What a chapter prints and nbval compares: the verdict, and the value to the tolerance's precision.
 
     Floating-point results differ in their last digits between machines. Within the tolerance the accepted value
-    is printed, so that the line is the same everywhere; beyond it the drift is.
+    is printed, so that the text is the same everywhere; beyond it the drift is.
     """
     claim = {c.id: c for c in load()}.get(judgement.id)
     if claim is None:
@@ -188,4 +188,4 @@ def report(judgement: Judgement) -> str:
         return f"DRIFT {difference}"
     shown = (claim.judgement or judgement).measured
     seeds = f", {shown.n} seeds" if shown.n > 1 else ""
-    return f"{claim.id}: {judgement.verdict}. {claim.measure}: {shown.mean:+.1f} {claim.unit}{seeds}"
+    return f"{claim.id}: {judgement.verdict}\n{claim.measure}: {shown.mean:+.1f} {claim.unit}{seeds}"

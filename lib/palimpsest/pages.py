@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
+
 from palimpsest import ledger, paths
 from palimpsest.ledger import Claim
 from palimpsest.runs import write_atomic
 
 MARK = {"reproduced": "●", "trend only": "◐", "not reproduced": "○", "not run": "–"}
 README_MARKERS = ("<!-- claims -->", "<!-- /claims -->")
+README_FIGURE = ("04_jscds", "fig-jscds-differences", "jscds_differences.svg")
 
 
 def measured(claim: Claim) -> str:
@@ -24,7 +27,7 @@ def claims_table(claims: list[Claim], link: Callable[[Claim], str]) -> str:
     """One row a claim, as a Markdown table. `link` turns a claim into the text of its first cell."""
     rows = ["| claim | states | verdict | measured, 95 % interval | seeds |", "|---|---|---|---|---|"]
     for c in claims:
-        n = c.judgement.measured.n if c.judgement else "–"
+        n = "–" if c.judgement is None else c.judgement.measured.n if c.judgement.measured.n > 1 else "counted"
         rows.append(f"| {link(c)} | {c.statement} | {MARK[c.verdict]} {c.verdict} | {measured(c)} | {n} |")
     return "\n".join(rows) + "\n"
 
@@ -127,3 +130,15 @@ def readme_with_table(readme: str) -> str:
     table = claims_table(ledger.load(), lambda c: f"`{c.id}`")
     head, tail = readme.split(start)[0], readme.split(end)[1]
     return f"{head}{start}\n{table}{end}{tail}"
+
+
+def readme_figure() -> str:
+    """The README's figure as SVG, out of the committed notebook; ValueError when that has no such figure."""
+    chapter, name, _ = README_FIGURE
+    path = paths.ROOT / "notebooks" / f"{chapter}.ipynb"
+    for cell in nbformat.read(path, 4).cells:
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
+            for output in cell.outputs:
+                if "image/svg+xml" in output.get("data", {}):
+                    return output.data["image/svg+xml"]
+    raise ValueError(f"{path}: no cell named {name} has an SVG output")

@@ -11,16 +11,18 @@ import importlib.util
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import torch
@@ -32,31 +34,40 @@ from . import paths
 
 
 def write_atomic(path: Path, write: Callable[[str], object]) -> None:
-    """Call `write(temporary path)`, then move the result to `path` in one step; a kill leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    """Call `write(temporary path)`, then move the result to `path` in one step; a kill leaves the old file.
+
+    Raises OSError naming `path`, not the temporary file, when the disk refuses.
+    """
     try:
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            write(temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
     except OSError as error:
-        raise OSError(error.errno, f"could not write {path}: {error.strerror}") from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from error
 
 
-def progress_bar(*, total: int, desc: str | None, initial: int = 0) -> tqdm:
+@contextmanager
+def progress_bar(*, total: int, desc: str | None, initial: int = 0) -> Iterator[tqdm]:
     """A progress bar on standard error, or in the file that `PALIMPSEST_PROGRESS` names.
 
     The notebook gate sets that variable: a bar written into a notebook would make its outputs differ from run to
     run. `desc=None` gives a silent bar.
     """
     target = os.environ.get("PALIMPSEST_PROGRESS")
-    file = open(target, "a", buffering=1) if target else sys.stderr  # noqa: SIM115 — lives as long as the bar
-    return tqdm(total=total, initial=initial, desc=desc, file=file, disable=desc is None, dynamic_ncols=True)
+    silent = desc is None
+    with (
+        open(target, "a", buffering=1) if target and not silent else nullcontext(sys.stderr) as file,
+        tqdm(total=total, initial=initial, desc=desc, file=file, disable=silent, dynamic_ncols=True) as bar,
+    ):
+        yield bar
 
 
 @cache
@@ -75,14 +86,18 @@ def module_closure(module: str) -> tuple[str, ...]:
                 targets = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-                targets = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+                # A submodule taken out of a package does not depend on its neighbours there.
+                inside = [f"{base}.{alias.name}" for alias in node.names]
+                targets = [name if _is_module(name) else base for name in inside]
             else:
                 continue
-            waiting += [t for t in targets if t.split(".")[0] == "palimpsest" and _is_module(t)]
+            waiting += [target for target in targets if target.split(".")[0] == "palimpsest"]
     return tuple(sorted(seen))
 
 
 def _is_module(name: str) -> bool:
+    if name.split(".")[0] != "palimpsest":
+        return False
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
@@ -99,11 +114,19 @@ def source_digest(module: str) -> str:
     return digest.hexdigest()
 
 
+def installed(package: str) -> str:
+    """The version of `package`, or "absent"."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
 def numerical_environment() -> dict:
-    """What can change a floating-point result on the same source and data."""
+    """What can change a result on the same source and data."""
     return {
         "torch": torch.__version__,
-        "numpy": version("numpy"),
+        **{name: installed(name) for name in ("numpy", "scipy", "scikit-learn", "cleanlab")},
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
@@ -111,32 +134,27 @@ def numerical_environment() -> dict:
 
 def environment() -> dict:
     """The manifest stored beside recorded results: machine, versions and commit."""
-
-    def installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "absent"
-
-    git = subprocess.run(
-        ["git", "-C", str(paths.ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         **numerical_environment(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        **{name: installed(name) for name in ("triton", "transformers", "scikit-learn", "scipy")},
-        "commit": git.stdout.strip() or "unknown",
+        **{name: installed(name) for name in ("triton", "transformers")},
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(paths.ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or no repository: an unpacked archive
+        return "unknown"
 
 
 @cache
 def shipped_digest() -> str:
-    """sha256 over the manifest's entries of shipped inputs; claims and results are outputs and do not count."""
+    """sha256 over the manifest's entries of shipped inputs; claims, results and benchmarks do not count."""
     entries = yaml.safe_load((paths.DATA / "MANIFEST").read_text())
     outputs = ("claims/", "results/", "bench/")
     lines = sorted(f"{e['path']} {e['sha256']}" for e in entries if not e["path"].startswith(outputs))
@@ -173,36 +191,56 @@ def cached(function: Callable, config: dict):
 def _start_worker() -> None:
     # One thread a worker: sums keep their order, so the rows do not depend on how many workers there are.
     torch.set_num_threads(1)
-    parent = os.getppid()
+    # An interrupt is the parent's to handle: it calls off what waits, and the step under way is kept.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
 
+def _end_with_parent() -> None:
     # A killed parent cannot stop its workers; without this they would compute on for nobody.
-    threading.Thread(target=follow, daemon=True).start()
+    parent_process().join()
+    os._exit(1)
+
+
+@cache
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """The workers of this process. They live on between calls, because each spends seconds on imports, and so
+    that all steps of a run see the source as it was when the run began."""
+    return ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
+
+
+def _workers() -> int:
+    given = os.environ.get("PALIMPSEST_WORKERS", str(os.cpu_count() or 1))
+    if not given.isdecimal() or int(given) < 1:
+        raise ValueError(f"PALIMPSEST_WORKERS: got {given!r}, want a positive integer")
+    return int(given)
 
 
 def run_all(function: Callable, configs: list[dict], *, show: str) -> list:
     """`cached(function, config)` for every configuration, in order, on as many processes as there are cores.
 
-    `PALIMPSEST_WORKERS` sets another number. A failing configuration stops the pool and names itself; what was
-    finished stays in the cache, so a second call goes on from there.
+    `PALIMPSEST_WORKERS` sets another number. A failing configuration stops the rest and names itself; what was
+    finished stays in the cache, so a second call goes on from there. Raises RuntimeError, also when a worker
+    process dies.
     """
-    workers = int(os.environ.get("PALIMPSEST_WORKERS", os.cpu_count() or 1))
-    results: dict[int, object] = {}
-    with (
-        progress_bar(total=len(configs), desc=show) as bar,
-        ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool,
-    ):
-        waiting = {pool.submit(cached, function, config): i for i, config in enumerate(configs)}
-        for future in as_completed(waiting):
-            i = waiting[future]
-            try:
-                results[i] = future.result()
-            except Exception as error:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise RuntimeError(f"{function.__name__}({configs[i]}) failed: {error}") from error
-            bar.update()
-    return [results[i] for i in range(len(configs))]
+    pool = _pool(_workers())
+    with progress_bar(total=len(configs), desc=show) as bar:
+        futures = {}
+        try:
+            for config in configs:
+                futures[pool.submit(cached, function, config)] = config
+            for future in as_completed(futures):
+                future.result()
+                bar.update()
+        except BrokenProcessPool as error:
+            _pool.cache_clear()
+            raise RuntimeError(
+                f"a worker process that computed {function.__name__} died: it was killed, or memory ran out. "
+                "What was finished is kept; run again, with a smaller PALIMPSEST_WORKERS if memory is short"
+            ) from error
+        except Exception as error:
+            raise RuntimeError(f"{function.__name__}({futures[future]}) failed: {error}") from error
+        finally:  # also when the user interrupts
+            for waiting in futures:
+                waiting.cancel()
+    return [future.result() for future in futures]

@@ -1,19 +1,20 @@
 """The one training loop: seeded, resumable, with a cosine schedule and a progress bar.
 
 It trains K networks of one architecture at once, each on its own samples (see `nets.lockstep`); K = 1 is the
-ordinary case. Every random choice derives from a network's seed and the epoch number, so a run that was stopped
-and resumed draws the same batches as one that was not, and ends with the same bits on the same machine.
+ordinary case. Every random choice derives from a network's seed and the epoch number, so a run that was
+stopped and resumed draws the same batches as one that was not, and on one machine ends with the same bits.
 """
 
+import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ from .runs import progress_bar, write_atomic
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss stopped being finite. The last good checkpoint, if any was asked for, is kept."""
+    """The loss or the weights stopped being finite. The last good checkpoint, if there is one, is kept."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Recipe:
 
     `lr` is the peak step size. `steps`, where given, replaces `epochs` as the length of the run, so that a
     subset can be trained for as many updates as the full set (step-matched) and not only for as many epochs.
+    `batch_size` is at least 2: batch norm needs two samples for a variance. Raises ValueError for a value that
+    cannot be meant.
     """
 
     epochs: int
@@ -41,16 +44,22 @@ class Recipe:
     steps: int | None = None
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "steps"):
+        for name, least in (("epochs", 1), ("batch_size", 2), ("steps", 1)):
             value = getattr(self, name)
-            if not (name == "steps" and value is None) and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}: got {value!r}, want a positive integer")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise ValueError(f"lr: got {self.lr!r}, want a finite positive number")
+            if name == "steps" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: got {value!r}, want an integer of at least {least}")
+        for name in ("lr", "momentum", "weight_decay"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and math.isfinite(value)
+            if not number or value < 0 or (name == "lr" and value == 0):
+                wanted = "a finite positive number" if name == "lr" else "a finite number of at least 0"
+                raise ValueError(f"{name}: got {value!r}, want {wanted}")
 
     def batches(self, samples: int) -> int:
-        """Batches in one epoch over `samples` samples."""
-        return math.ceil(samples / self.batch_size)
+        """Batches in one epoch over `samples` samples; an odd sample joins a batch of two."""
+        return min(math.ceil(samples / self.batch_size), samples // 2)
 
     def total_steps(self, samples: int) -> int:
         return self.steps or self.epochs * self.batches(samples)
@@ -60,7 +69,7 @@ class Recipe:
 class History:
     """What training saw: `loss` [epochs][K], the mean of each epoch, and `correct` [epochs, K, N] bool: was a
     sample classified correctly in the forward pass in which it was trained on (the statistic of Toneva et al.
-    2019, section 3)?"""
+    2019, section 3)? False where `Recipe.steps` ended the last epoch before it."""
 
     loss: list[list[float]]
     correct: torch.Tensor
@@ -83,18 +92,25 @@ def fit(
     on_epoch: Callable[[int], None] | None = None,
     show: str | None = None,
 ) -> History:
-    """Train `models` in place: network k on x[k] [N, C, H, W] float and y[k] [N] int64, batches from seeds[k].
+    """Train `models` in place: network k on x[k] [N, C, H, W] float, y[k] [N] int64, batches from seeds[k].
 
-    With `checkpoint` (a folder) the state is written after each epoch and an earlier state of the *same* run is
-    continued; a folder of another run raises ValueError. `on_epoch(epoch)` is called after each epoch, counted
-    from 1, when the models hold that epoch's weights. `show` labels a progress bar; without it the loop is
-    silent. Raises TrainingDiverged when a loss is not finite.
+    With `checkpoint` (a folder) the state is written after each epoch, and an earlier state of the *same* run
+    (recipe, seeds, samples, starting weights) is continued: pass the models as they were at its start. The
+    folder of another run raises ValueError. `on_epoch(epoch)` is called after each epoch, counted from 1, when
+    the models hold that epoch's weights, and not again for epochs before a resumption. `show` labels a progress
+    bar; without it the loop is silent. Raises TrainingDiverged when a loss or a weight is not finite.
     """
-    if x.ndim != 5 or y.shape != x.shape[:2] or not len(models) == len(seeds) == len(x) or x.shape[1] == 0:
+    if x.ndim != 5 or y.shape != x.shape[:2] or not len(models) == len(seeds) == len(x) or x.shape[1] < 2:
         raise ValueError(
             f"models, x, y, seeds: got {len(models)} models, shapes {tuple(x.shape)} and {tuple(y.shape)}, "
-            f"{len(seeds)} seeds; want K models, [K, N, C, H, W], [K, N] and K seeds"
+            f"{len(seeds)} seeds; want K models, [K, N, C, H, W], [K, N] and K seeds, N at least 2"
         )
+    if not x.isfinite().all():
+        raise ValueError("x: got NaN or infinite values, want finite ones")
+    classes = models[0].head.out_features
+    if y.dtype != torch.int64 or not 0 <= int(y.min()) <= int(y.max()) < classes:
+        span = f"{y.min().item()} .. {y.max().item()}"
+        raise ValueError(f"y: got {y.dtype} values in {span}, want int64 in 0 .. {classes - 1}")
     samples = x.shape[1]
     batches, total = recipe.batches(samples), recipe.total_steps(samples)
     together = Lockstep(models)
@@ -106,9 +122,14 @@ def fit(
         nesterov=recipe.momentum > 0,
         foreach=True,
     )
-    identity = {"recipe": asdict(recipe), "seeds": list(seeds), "samples": samples}
     epoch, history = 0, History([], torch.zeros(0, *y.shape, dtype=torch.bool))
     if checkpoint is not None:
+        identity = {
+            "recipe": asdict(recipe),
+            "seeds": list(seeds),
+            "data": _digest([x, y]),
+            "start": _digest(together.state_dict().values()),
+        }
         epoch, history = _resume(checkpoint, identity, together, optimiser, history)
     epochs = math.ceil(total / batches)
     row = torch.arange(len(models))
@@ -132,10 +153,11 @@ def fit(
                 correct[row, batch] = logits.detach().argmax(2) == targets
             epoch += 1
             mean = torch.stack(losses).mean(0)
-            if not mean.isfinite().all():
+            # The last update of an epoch can overflow after a loss that was still finite.
+            if not all(value.isfinite().all() for value in (mean, *together.state_dict().values())):
                 raise TrainingDiverged(
-                    f"the loss became {mean.tolist()} in epoch {epoch} of {epochs} at peak step size "
-                    f"{recipe.lr}; a smaller lr is needed"
+                    f"the loss ({mean.tolist()}) or the weights stopped being finite in epoch {epoch} of "
+                    f"{epochs} at peak step size {recipe.lr}; a smaller lr is needed"
                 )
             history = History([*history.loss, mean.tolist()], torch.cat([history.correct, correct[None]]))
             if checkpoint is not None:
@@ -148,6 +170,15 @@ def fit(
     return history
 
 
+def _digest(tensors: Iterable[torch.Tensor]) -> str:
+    """sha256 over shapes and values."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
 def _save(folder: Path, identity: dict, epoch: int, model: nn.Module, optimiser, history: History) -> None:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, parameter in enumerate(model.parameters()):
@@ -155,7 +186,8 @@ def _save(folder: Path, identity: dict, epoch: int, model: nn.Module, optimiser,
     tensors["correct"] = history.correct
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / f"epoch-{epoch:04d}.safetensors"
-    write_atomic(weights, lambda path: save_file({k: v.contiguous() for k, v in tensors.items()}, path))
+    content = save({k: v.contiguous() for k, v in tensors.items()})
+    write_atomic(weights, lambda path: Path(path).write_bytes(content))
     state = {**identity, "epoch": epoch, "loss": history.loss, "weights": weights.name}
     write_atomic(folder / "state.json", lambda path: Path(path).write_text(json.dumps(state, indent=1)))
     # The older weights go last: a kill before this line leaves a state that names an existing file.
@@ -169,10 +201,8 @@ def _resume(folder: Path, identity: dict, model: nn.Module, optimiser, history: 
         return 0, history
     state = json.loads((folder / "state.json").read_text())
     for key, value in identity.items():
-        if state[key] != value:
-            raise ValueError(
-                f"checkpoint: {folder} belongs to another run ({key} is {state[key]}, this run has {value})"
-            )
+        if state.get(key) != value:
+            raise ValueError(f"checkpoint: {folder} belongs to another run ({key}: {state.get(key)}, here {value})")
     with safe_open(folder / state["weights"], framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
@@ -186,10 +216,15 @@ def _resume(folder: Path, identity: dict, model: nn.Module, optimiser, history: 
 def predict(models: list[nn.Module], x: torch.Tensor, batch_size: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
     """Penultimate embeddings [K, N, D] and logits [K, N, classes] of network k on x[k], in evaluation mode.
 
-    x is [K, N, C, H, W], or [N, C, H, W] for the same samples through every network.
+    x is [K, N, C, H, W], or [N, C, H, W] for the same samples through every network. Raises ValueError for
+    another shape.
     """
     if x.ndim == 4:
         x = x.expand(len(models), *x.shape)
+    if x.ndim != 5 or len(x) != len(models) or x.shape[1] == 0:
+        raise ValueError(
+            f"x: got shape {tuple(x.shape)}, want [N, C, H, W] or [{len(models)}, N, C, H, W], N at least 1"
+        )
     together = Lockstep(models).eval()
     features = torch.cat(
         [together.features(x[:, i : i + batch_size].transpose(0, 1)) for i in range(0, x.shape[1], batch_size)]
@@ -198,5 +233,10 @@ def predict(models: list[nn.Module], x: torch.Tensor, batch_size: int = 500) -> 
 
 
 def accuracy(models: list[nn.Module], x: torch.Tensor, y: torch.Tensor) -> list[float]:
-    """Share of the samples x [N, C, H, W] whose largest logit is their label y [N], in [0, 1], one a network."""
+    """Share of the samples x [N, C, H, W] whose largest logit is their label y [N], in [0, 1], one a network.
+
+    Raises ValueError when x has another shape, or y another length.
+    """
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"y: got shape {tuple(y.shape)}, want [{len(x)}]")
     return (predict(models, x)[1].argmax(2) == y).double().mean(1).tolist()

@@ -12,14 +12,21 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from palimpsest.kernels.jensen_shannon import triton as jensen_shannon
+from palimpsest.kernels.masked_adamw_ import pack_mask
+from palimpsest.kernels.masked_adamw_ import triton as masked_adamw_
+from palimpsest.kernels.project_orthogonal import triton as project_orthogonal
 from palimpsest.kernels.softmax_entropy import triton as softmax_entropy
+from palimpsest.kernels.token_logprob import triton as token_logprob
+from palimpsest.kernels.topk_confidence import triton as topk_confidence
 
 TARGET = GPUTarget("cuda", 90, 32)
 POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.float64: "*fp64"}
+POINTERS |= {torch.int64: "*i64", torch.int32: "*i32", torch.int16: "*i16"}
 
 
 def compile_instead(kernel, *args, grid, warmup, **constants):
     signature, values = {}, {}
+    options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
     for name, value in itertools.chain(zip(kernel.arg_names, args, strict=False), constants.items()):
         if isinstance(value, torch.Tensor):
             signature[name] = POINTERS[value.dtype]
@@ -28,7 +35,7 @@ def compile_instead(kernel, *args, grid, warmup, **constants):
         else:
             signature[name] = "i32" if abs(value) < 2**31 else "i64"
     source = ASTSource(kernel, signature, {(kernel.arg_names.index(name),): v for name, v in values.items()})
-    assert triton.compile(source, target=TARGET).asm["cubin"]
+    assert triton.compile(source, target=TARGET, options=options).asm["cubin"]
     print(kernel.__name__)
 
 
@@ -44,7 +51,39 @@ def launch_softmax_entropy():
     softmax_entropy.backward(logits, *statistics, entropy)
 
 
+def launch_token_logprob():
+    for dtype in (torch.bfloat16, torch.float32):
+        hidden, weight = torch.zeros(300, 576, dtype=dtype), torch.zeros(1000, 576, dtype=dtype)
+        targets = torch.zeros(300, dtype=torch.int64)
+        value, *kept = token_logprob.forward(hidden, weight, targets, True)
+        token_logprob.backward(value, hidden, weight, targets, *kept, (True, True))
+
+
+def launch_project_orthogonal():
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        grads = [torch.zeros(5000, dtype=dtype), torch.zeros(7, dtype=dtype)]
+        project_orthogonal.project(grads, grads, 1.0, "always", "model")
+        project_orthogonal.project(grads, grads, 1.0, "conflict", "layer")
+
+
+def launch_masked_adamw_():
+    numbers = (3, 1e-3, (0.9, 0.999), 1e-8, 0.1)
+    for dtype, moment in ((torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64,) * 2):
+        param, exp_avg = [torch.zeros(5000, dtype=dtype)], [torch.zeros(5000, dtype=moment)]
+        mask = [torch.ones(5000, dtype=torch.bool)]
+        masked_adamw_.update_(param, exp_avg, exp_avg, param, mask, None, *numbers)
+        masked_adamw_.update_(param, exp_avg, exp_avg, param, [pack_mask(mask[0])], param, *numbers)
+
+
+def launch_topk_confidence():
+    topk_confidence.topk_confidence(torch.zeros(64, 50_000, dtype=torch.bfloat16), 10)
+
+
 if __name__ == "__main__":
     triton.JITFunction.run = compile_instead
     launch_jensen_shannon()
     launch_softmax_entropy()
+    launch_token_logprob()
+    launch_project_orthogonal()
+    launch_masked_adamw_()
+    launch_topk_confidence()

@@ -8,7 +8,23 @@ from pathlib import Path
 
 import pytest
 
-KERNELS = {"_row_statistics", "_pairs", "_weighted_log_ratios", "_through_softmax", "_entropy", "_entropy_gradient"}
+KERNELS = {
+    "_row_statistics",
+    "_pairs",
+    "_weighted_log_ratios",
+    "_through_softmax",
+    "_entropy",
+    "_entropy_gradient",
+    "_vocabulary_statistics",
+    "_coefficients",
+    "_product",
+    "_candidates",
+    "_merge",
+    "_inner_products",
+    "_sum_chunks",
+    "_combine",
+    "_masked_adamw",
+}
 
 
 @pytest.mark.slow

@@ -1,96 +1,29 @@
-"""The JSCDS experiment: configuration in, rows out. The chapter and the command line call this.
+"""The JSCDS experiment: configuration in, rows out. The chapter and the command line call `run`.
 
-A *cohort* is all seeds under one label condition, trained in lockstep. Each seed draws its own training images
-and wrong labels, trains a scorer on everything (which is also the full-data arm), reads every signal off it,
-lets every method choose a subset of one size, and trains a network on each subset from the start that its
-full-data arm had. What differs between two arms of a seed is the subset and nothing else, so arms are compared
-within seeds.
+Three kinds of step, each cached by itself: `tune` compares step sizes, `score` trains the scorers of a cohort and
+lets every method choose, `train` trains one arm on what was chosen.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
 from itertools import chain
 
 import pandas as pd
 import torch
 from scipy.stats import spearmanr
-from torch import Tensor, nn
+from torch import Tensor
 
-from palimpsest import data, nets, runs, selection, training
+from palimpsest import runs, selection, training
+from palimpsest.experiments.jscds_cohort import (
+    COMPLETE,
+    CONDITIONS,
+    METHODS,
+    MOBILENET,
+    PROFILES,
+    RESNET,
+    Cohort,
+    test_split,
+)
 from palimpsest.experiments.profiles import choose
-
-CONDITIONS = {
-    "clean": (None, 0.0),
-    "symmetric 10 %": (data.symmetric_noise, 0.1),
-    "symmetric 20 %": (data.symmetric_noise, 0.2),
-    "symmetric 40 %": (data.symmetric_noise, 0.4),
-    "adjacent 10 %": (data.adjacent_noise, 0.1),
-    "adjacent 20 %": (data.adjacent_noise, 0.2),
-    "adjacent 40 %": (data.adjacent_noise, 0.4),
-}
-# On these two all methods meet; the others carry the arms of the noise claims.
-COMPLETE = ("clean", "symmetric 20 %")
-
-# What each arm's name means to `selection.select`.
-METHODS = {
-    "jscds": {"method": "jscds", "preset": "paper_text"},
-    "successor code": {"method": "jscds", "preset": "successor_code"},
-    "L2 near-mean": {"method": "jscds", "divergence": "l2"},
-    "half-Jeffreys near-mean": {"method": "jscds", "divergence": "half_jeffreys"},
-    "random": {"method": "random"},
-    "moderate": {"method": "moderate"},
-    "herding": {"method": "herding"},
-    "k-center": {"method": "k_center"},
-    "el2n": {"method": "el2n"},
-    "grand": {"method": "grand"},
-    "forgetting": {"method": "forgetting"},
-    "ccs": {"method": "ccs"},
-    "low-loss": {"method": "low_loss"},
-    "cleanlab": {"method": "cleanlab"},
-}
-BASELINES = tuple(name for name in METHODS if METHODS[name]["method"] != "jscds")
-RESNET, MOBILENET = "resnet18-slim", "mobilenetv2-slim"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Everything that a cohort depends on besides its condition.
-
-    Counts are images, balanced over the classes. `seeds` are for ResNet-18-slim, `other_seeds` for
-    MobileNetV2-slim. `early_epoch` is when EL2N and GraNd look. Tuning uses `tuning_seed`, which no verdict
-    sees, and validation images, which no test sees.
-    """
-
-    samples: int
-    validation: int
-    test: int
-    epochs: int
-    seeds: tuple[int, ...]
-    other_seeds: tuple[int, ...]
-    conditions: tuple[str, ...]
-    lr_grid: tuple[float, ...] = (0.015, 0.03, 0.06)
-    early_epoch: int = 2
-    tuning_seed: int = 1000
-    dataset: str = "fashion-mnist"
-
-    def recipe(self, lr: float) -> training.Recipe:
-        return training.Recipe(self.epochs, lr)
-
-
-PROFILES = {
-    "smoke": Setting(200, 50, 50, 2, (0, 1), (0, 1), COMPLETE, lr_grid=(0.03,), early_epoch=1),
-    "ci": Setting(
-        800,
-        1000,
-        2000,
-        6,
-        tuple(range(10)),
-        (0, 1, 2),
-        (*COMPLETE, "symmetric 10 %", "symmetric 40 %", "adjacent 20 %"),
-    ),
-    "full": Setting(10_000, 2000, 4000, 30, (0, 1, 2), (0, 1, 2), tuple(CONDITIONS)),
-}
 
 
 def arms(condition: str, architecture: str) -> list[tuple[str, float, str]]:
@@ -102,166 +35,11 @@ def arms(condition: str, architecture: str) -> list[tuple[str, float, str]]:
         return [("jscds", 0.5, "epochs")]
     headline = ("jscds", "random", "successor code")
     if condition not in COMPLETE:
-        return [*((method, 0.5, "epochs") for method in headline), ("jscds", 0.7, "epochs")]
+        return [("jscds", 0.5, "epochs"), ("jscds", 0.7, "epochs")]
     everyone = [(method, 0.5, "epochs") for method in METHODS]
     shown = headline if condition == "clean" else headline[:2]
     curve = [(method, fraction, "epochs") for fraction in (0.1, 0.3, 0.7) for method in shown]
     return [*everyone, *curve, ("jscds", 0.5, "steps")]
-
-
-@dataclass(frozen=True, eq=False)
-class Draw:
-    """The images and labels of one seed. `labels` are what training sees, `wrong` marks the altered ones."""
-
-    train: data.Split
-    labels: Tensor
-    wrong: Tensor
-    validation: data.Split
-
-
-@cache
-def dataset(name: str) -> data.Dataset:
-    return data.load(name)
-
-
-def draw(setting: Setting, condition: str, seed: int) -> Draw:
-    """The data of one seed, which draws the same images under every condition."""
-    inject, rate = CONDITIONS[condition]
-    source = dataset(setting.dataset)
-    classes = len(source.classes)
-    generator = torch.Generator().manual_seed(seed)
-    per_class = (setting.samples + setting.validation) // classes
-    pool = source.train.subset(data.class_balanced_draw(source.train.labels, per_class, generator))
-    chosen = data.class_balanced_draw(pool.labels, setting.samples // classes, generator)
-    held_out = torch.ones(len(pool), dtype=torch.bool)
-    held_out[chosen] = False
-    train = pool.subset(chosen)
-    labels, wrong = train.labels, torch.zeros(len(train), dtype=torch.bool)
-    if inject is not None:
-        labels, wrong = inject(labels, rate, classes, generator)
-    return Draw(train, labels, wrong, pool.subset(held_out.nonzero().flatten()))
-
-
-@cache
-def test_split(setting: Setting) -> data.Split:
-    """The test images, the same for every seed: an interval is over training runs, not over test sets."""
-    source = dataset(setting.dataset)
-    per_class = setting.test // len(source.classes)
-    return source.test.subset(
-        data.class_balanced_draw(source.test.labels, per_class, torch.Generator().manual_seed(0))
-    )
-
-
-class Cohort:
-    """The seeds of one condition: their data, scorers and signals, and training on subsets."""
-
-    def __init__(self, setting: Setting, architecture: str, condition: str, seeds: Iterable[int], lr: float):
-        self.setting, self.architecture, self.condition = setting, architecture, condition
-        self.seeds, self.lr = list(seeds), lr
-        self.draws = [draw(setting, condition, seed) for seed in self.seeds]
-        self.x = torch.stack([d.train.pixels() for d in self.draws])
-        self.y = torch.stack([d.labels for d in self.draws])
-
-    def networks(self, shift: int = 0, copies: int = 1) -> list[nn.Module]:
-        """Untrained networks, `copies` a seed; `shift` gives other starts."""
-        shape = {"channels": self.x.shape[2], "classes": len(dataset(self.setting.dataset).classes)}
-        return [
-            nets.build(self.architecture, **shape, seed=seed + shift) for seed in self.seeds for _ in range(copies)
-        ]
-
-    def _train_scorers(self, shift: int) -> tuple[list[nn.Module], list[nn.Module], training.History]:
-        """Networks trained on everything, copies of them at the early epoch, and what training saw."""
-        models, early = self.networks(shift), self.networks(shift)
-
-        def keep(epoch: int) -> None:
-            if epoch == self.setting.early_epoch:
-                for model, copy in zip(models, early, strict=True):
-                    copy.load_state_dict(model.state_dict())
-
-        seeds = [seed + shift for seed in self.seeds]
-        recipe = self.setting.recipe(self.lr)
-        history = training.fit(models, self.x, self.y, recipe, seeds=seeds, on_epoch=keep)
-        return models, [model.eval() for model in early], history
-
-    @cached_property
-    def scorers(self) -> tuple[list[nn.Module], list[nn.Module], training.History]:
-        return self._train_scorers(0)
-
-    @cached_property
-    def other_scorers(self) -> tuple[list[nn.Module], list[nn.Module], training.History]:
-        """Scorers from other starts: EL2N averages over both, and the subsets they give show how much of a
-        subset is its scorer's random start. GraNd, the dearest signal, is read off the first start alone."""
-        return self._train_scorers(500)
-
-    def embed(self, models: list[nn.Module], preset: selection.Preset) -> Tensor:
-        """The vectors in which `preset` measures, [K, N, D].
-
-        The fresh head is our reading of the successor's code, where the loading of the trained head is
-        commented out: the trained body under an untrained last layer.
-        """
-        features, logits = training.predict(models, self.x)
-        if preset.space == "penultimate":
-            return features
-        if preset.scorer == "trained":
-            return logits
-        heads = [model.head for model in self.networks(900)]
-        return torch.stack([head(f).detach() for head, f in zip(heads, features, strict=True)])
-
-    def cross_fitted(self) -> Tensor:
-        """Class probabilities from two-fold cross-fitting, [K, N, classes]: cleanlab's input."""
-        halves = torch.stack([training.epoch_order(self.x.shape[1], seed, -1) for seed in self.seeds])
-        halves = halves.tensor_split(2, dim=1)
-        out = torch.empty(*self.y.shape, len(dataset(self.setting.dataset).classes))
-        for fold, rest in (halves, halves[::-1]):
-            models = self.train_on(rest, self.setting.recipe(self.lr))
-            rows = torch.arange(len(self.seeds))[:, None]
-            out[rows, fold] = training.predict(models, self.x[rows, fold])[1].softmax(2)
-        return out
-
-    def signals(self) -> list[selection.Signals]:
-        """What the baselines read off training runs on all the data, one record a seed."""
-        (models, early, history), (_, other_early, _) = self.scorers, self.other_scorers
-        logits = training.predict(models, self.x)[1]
-        early_logits = [training.predict(nets_, self.x)[1] for nets_ in (early, other_early)]
-        probabilities = self.cross_fitted()
-        return [
-            selection.Signals(
-                logits=logits[k],
-                early_logits=torch.stack([e[k] for e in early_logits]),
-                grad_norms=selection.grad_norms(early[k], self.x[k], self.y[k], chunk=125)[None],
-                forgetting=selection.forgetting_events(history.correct[:, k]),
-                out_of_sample_probs=probabilities[k],
-            )
-            for k in range(len(self.seeds))
-        ]
-
-    def select(self, method: str, fraction: float, signals: list[selection.Signals | None]) -> Tensor:
-        """The kept indices of every seed, [K, n].
-
-        Wrong labels shift the class counts, so the class budgets of two seeds may add up to totals that differ
-        by a few samples. Lockstep wants one n: the larger subsets lose as many samples at random.
-        """
-        arguments = METHODS[method]
-        preset = selection.PRESETS[arguments.get("preset", "paper_text")]
-        features = self.embed(self.scorers[0], preset)
-        kept = [
-            selection.select(f, y, fraction, seed=seed, signals=s, **arguments)
-            for f, y, seed, s in zip(features, self.y, self.seeds, signals, strict=True)
-        ]
-        n = min(len(indices) for indices in kept)
-        return torch.stack(
-            [
-                indices[training.epoch_order(len(indices), seed, 0)[:n]].sort().values
-                for indices, seed in zip(kept, self.seeds, strict=True)
-            ]
-        )
-
-    def train_on(self, kept: Tensor, recipe: training.Recipe) -> list[nn.Module]:
-        """Networks from the cohort's starts, trained on the samples kept, [K, n]."""
-        models = self.networks()
-        rows = torch.arange(len(self.seeds))[:, None]
-        training.fit(models, self.x[rows, kept], self.y[rows, kept], recipe, seeds=self.seeds)
-        return models
 
 
 def _signals_if_needed(cohort: Cohort, methods: set[str]) -> list[selection.Signals | None]:
@@ -282,8 +60,7 @@ def rank_correlation(a: Tensor, b: Tensor, labels: Tensor) -> float:
 
 def _cohort(profile: str, architecture: str, condition: str, lr: float) -> Cohort:
     setting = PROFILES[profile]
-    seeds = setting.seeds if architecture == RESNET else setting.other_seeds
-    return Cohort(setting, architecture, condition, seeds, lr)
+    return Cohort(setting, architecture, condition, setting.seeds_for(architecture), lr)
 
 
 def score(profile: str, architecture: str, condition: str, lr: float) -> dict:
@@ -376,8 +153,15 @@ def tune(profile: str, architecture: str, lr: float) -> list[dict]:
 
 
 def best_lr(tuning: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """architecture -> method -> the step size of highest validation accuracy; ties to the smaller."""
-    ordered = tuning.sort_values(["accuracy", "lr"], ascending=[True, False])
+    """architecture -> {"full", "subset"} -> the step size of highest validation accuracy; ties to the smaller.
+
+    All subsets share one, that of the highest mean over methods. They hold as many samples, and a step size of
+    its own, chosen on one seed, would add more noise to a method than it takes away; shared, it leaves the
+    subset as the only difference between two arms.
+    """
+    arm = tuning.method.where(tuning.method == "full", "subset")
+    mean = tuning.groupby(["architecture", arm, "lr"]).accuracy.mean().reset_index()
+    ordered = mean.sort_values(["accuracy", "lr"], ascending=[True, False])
     best = ordered.groupby(["architecture", "method"]).lr.last()
     return {architecture: best[architecture].to_dict() for architecture in best.index.unique(0)}
 
@@ -425,7 +209,7 @@ def run(profile: str) -> Results:
             "method": m,
             "fraction": f,
             "matched": matched,
-            "lr": lrs[a][m],
+            "lr": lrs[a]["subset"],
             "lr_full": lrs[a]["full"],
         }
         for a, c in cohorts
@@ -446,7 +230,7 @@ def run(profile: str) -> Results:
             "wrong_kept": rate[c],
         }
         for (a, c), result in zip(cohorts, scored, strict=True)
-        for seed, accuracy in enumerate(result["full"])
+        for seed, accuracy in zip(setting.seeds_for(a), result["full"], strict=True)
     ]
     geometry = [
         {"condition": c, **record}

@@ -3,7 +3,8 @@ verdict's seeds were run; each function here applies one of them."""
 
 import pandas as pd
 
-from palimpsest.experiments.jscds import BASELINES, COMPLETE, Results
+from palimpsest.experiments.jscds import Results
+from palimpsest.experiments.jscds_cohort import BASELINES, COMPLETE
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, estimate, holm, paired
 
@@ -58,7 +59,9 @@ def seventy(results: Results) -> Judgement:
         f"From 50 % to 70 % accuracy changes by {show(growth)}, and at 70 % it differs from the full set by "
         f"{show(advantage)}. An advantage that grows must first be one."
     )
-    return Judgement("jscds-seventy", advantage, _verdict(advantage.low > 0 and growth.low > 0, growth.low > 0), why)
+    holds = advantage.low > 0 and growth.low > 0
+    verdict = _verdict(holds, advantage.mean > 0 and growth.mean > 0)
+    return Judgement("jscds-seventy", advantage, verdict, why)
 
 
 def best(results: Results) -> Judgement:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from palimpsest import nets, runs, selection
-from palimpsest.experiments import jscds
+from palimpsest.experiments import jscds_cohort
 from palimpsest.experiments.profiles import choose
 
 FRACTION = 0.5
@@ -66,11 +66,11 @@ def scoring_operations(method: str, n: int, d: int, classes: int) -> float:
     }.get(method, 0.0)
 
 
-def count(profile: str, architecture: str = jscds.RESNET) -> pd.DataFrame:
+def count(profile: str, architecture: str = jscds_cohort.RESNET) -> pd.DataFrame:
     """One row a method at 50 % kept: multiply-adds for `signals` (networks trained to score), `scoring`, `final`
     training, and their `total`; `full` trains once on everything."""
-    setting = choose(profile, jscds.PROFILES)
-    x = jscds.test_split(setting).subset(torch.arange(1)).pixels()
+    setting = choose(profile, jscds_cohort.PROFILES)
+    x = jscds_cohort.test_split(setting).subset(torch.arange(1)).pixels()
     forward, step = multiply_adds(architecture, x)
     width = nets.build(architecture, channels=x.shape[1], classes=10, seed=0).head.in_features
     rows = []
@@ -86,8 +86,8 @@ def bench(profile: str = "ci", repeats: int = 5) -> pd.DataFrame:
     """Wall time of each stage for one seed on one thread, seconds: p20, p50, p80 over `repeats` interleaved runs
     of the scoring, and one run of each training stage."""
     torch.set_num_threads(1)
-    setting = choose(profile, jscds.PROFILES)
-    cohort = jscds.Cohort(setting, jscds.RESNET, "clean", [setting.tuning_seed], setting.lr_grid[1])
+    setting = choose(profile, jscds_cohort.PROFILES)
+    cohort = jscds_cohort.Cohort(setting, jscds_cohort.RESNET, "clean", [setting.tuning_seed], setting.lr_grid[1])
     rows = []
 
     def timed(method: str, stage: str, function):
@@ -100,7 +100,7 @@ def bench(profile: str = "ci", repeats: int = 5) -> pd.DataFrame:
     signals = timed("score-based methods", "other signals", cohort.signals)
     features = cohort.embed(cohort.scorers[0], selection.PRESETS["paper_text"])[0]
     for _ in range(repeats):
-        for method, arguments in jscds.METHODS.items():
+        for method, arguments in jscds_cohort.METHODS.items():
             kept = timed(
                 method,
                 "scoring",

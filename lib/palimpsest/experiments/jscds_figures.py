@@ -6,7 +6,7 @@ import seaborn
 import torch
 from matplotlib.figure import Figure
 
-from palimpsest.experiments import jscds
+from palimpsest.experiments import jscds, jscds_cohort
 from palimpsest.experiments.jscds_claims import against_full, against_methods
 from palimpsest.figures import COLOURS, forest
 from palimpsest.ledger import Judgement
@@ -48,7 +48,7 @@ def fractions(results: jscds.Results) -> Figure:
     """Test accuracy against the fraction kept, clean and noisy, with 95 % intervals over seeds."""
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.8), sharey=True)
     table = results.runs.query("architecture == 'resnet18-slim' and matched == 'epochs'")
-    for axis, condition in zip(axes, jscds.COMPLETE, strict=True):
+    for axis, condition in zip(axes, jscds_cohort.COMPLETE, strict=True):
         here = table[table.condition == condition]
         for i, method in enumerate(("jscds", "random", "successor code")):
             group = here[here.method == method].groupby("fraction")
@@ -87,7 +87,7 @@ def differences(results: jscds.Results) -> Figure:
             capsize=3,
             label="70 % kept" if i == 0 else None,
         )
-    axis.set(xlabel="JSCDS minus full set, points of test accuracy", title="Above zero, less data wins")
+    axis.set(xlabel="JSCDS minus full set, points of test accuracy", title="Right of zero, less data wins")
     axis.legend(fontsize=8)
     figure.tight_layout()
     return figure
@@ -95,9 +95,9 @@ def differences(results: jscds.Results) -> Figure:
 
 def rivals(results: jscds.Results) -> Figure:
     """JSCDS minus every other method at 50 %, clean and with 20 % wrong labels."""
-    others = [name for name in jscds.METHODS if name != "jscds"]
+    others = [name for name in jscds_cohort.METHODS if name != "jscds"]
     figure, axis = plt.subplots(figsize=(7.2, 5.2))
-    for i, condition in enumerate(jscds.COMPLETE):
+    for i, condition in enumerate(jscds_cohort.COMPLETE):
         forest(
             axis, against_methods(results, condition, others), colour=COLOURS[i], offset=-0.25 * i, label=condition
         )
@@ -110,7 +110,7 @@ def rivals(results: jscds.Results) -> Figure:
 def wrong_kept(results: jscds.Results) -> Figure:
     """Share of wrong labels among the kept half, by method, 20 % being wrong before selection."""
     table = results.runs.query("condition == 'symmetric 20 %' and fraction == 0.5 and matched == 'epochs'")
-    table = table[table.architecture == jscds.RESNET]
+    table = table[table.architecture == jscds_cohort.RESNET]
     shares = {m: estimate(100 * g.wrong_kept) for m, g in table.groupby("method")}
     shares = dict(sorted(shares.items(), key=lambda item: item[1].mean))
     figure, axis = plt.subplots(figsize=(7.2, 4.4))

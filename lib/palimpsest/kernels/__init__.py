@@ -8,7 +8,20 @@ function instead).
 
 from palimpsest.kernels._dispatch import BackendUnavailableError, last_backend
 from palimpsest.kernels.jensen_shannon import jensen_shannon
+from palimpsest.kernels.masked_adamw_ import masked_adamw_, pack_mask
 from palimpsest.kernels.project_orthogonal import project_orthogonal
 from palimpsest.kernels.softmax_entropy import softmax_entropy
+from palimpsest.kernels.token_logprob import token_logprob
+from palimpsest.kernels.topk_confidence import topk_confidence
 
-__all__ = ["BackendUnavailableError", "jensen_shannon", "last_backend", "softmax_entropy"]
+__all__ = [
+    "BackendUnavailableError",
+    "jensen_shannon",
+    "last_backend",
+    "masked_adamw_",
+    "pack_mask",
+    "project_orthogonal",
+    "softmax_entropy",
+    "token_logprob",
+    "topk_confidence",
+]

@@ -1,6 +1,7 @@
 """What the multi-tensor ops share: checks of lists, and the table by which one launch reaches every tensor."""
 
 import struct
+from collections.abc import Sequence
 
 import torch
 
@@ -20,18 +21,26 @@ def require_float_tensors(name: str, tensors: object) -> None:
             raise ValueError(f"{name}[{i}]: got device {value.device}, want that of {name}[0], {tensors[0].device}")
 
 
-def require_same_length(name: str, tensors: object, other_name: str, others: list[torch.Tensor]) -> None:
-    """Refuse what is not a list or tuple as long as `others`."""
-    if not isinstance(tensors, list | tuple):
-        raise ValueError(f"{name}: got {type(tensors).__name__}, want a list of tensors")
+def require_like(name: str, tensors: list[torch.Tensor], other_name: str, others: list[torch.Tensor]) -> None:
+    """Refuse a list that is not as long as `others`, or whose shapes differ from theirs."""
     if len(tensors) != len(others):
         raise ValueError(f"{name}: got {len(tensors)} tensors, want as many as {other_name}, {len(others)}")
+    for i, (value, other) in enumerate(zip(tensors, others, strict=True)):
+        if value.shape != other.shape:
+            raise ValueError(
+                f"{name}[{i}]: got shape {list(value.shape)}, want that of {other_name}[{i}], {list(other.shape)}"
+            )
+        if value.device != other.device:
+            raise ValueError(
+                f"{name}[{i}]: got device {value.device}, want that of {other_name}[{i}], {other.device}"
+            )
 
 
-def require_same_shape(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
-    """Refuse two tensors that differ in shape."""
-    if value.shape != other.shape:
-        raise ValueError(f"{name}: got shape {list(value.shape)}, want that of {other_name}, {list(other.shape)}")
+def require_same_dtype(name: str, tensors: list[torch.Tensor], other_name: str, others: list[torch.Tensor]) -> None:
+    """Refuse tensors whose dtype differs from that of their partner in `others`."""
+    for i, (value, other) in enumerate(zip(tensors, others, strict=True)):
+        if value.dtype != other.dtype:
+            raise ValueError(f"{name}[{i}]: got dtype {value.dtype}, want that of {other_name}[{i}], {other.dtype}")
 
 
 def refuse_interpreted_cuda(device: torch.device) -> None:
@@ -43,7 +52,7 @@ def refuse_interpreted_cuda(device: torch.device) -> None:
 
 
 def table(
-    scalars: list[float], columns: list[list[torch.Tensor]], numbers: list[int], chunk: int
+    scalars: list[float], columns: Sequence[Sequence[torch.Tensor]], numbers: Sequence[int], chunk: int
 ) -> tuple[torch.Tensor, int]:
     """One int64 tensor that tells every program of a launch where to work.
 
@@ -75,6 +84,6 @@ def table(
     return host.to(device, non_blocking=True), first
 
 
-def aligned(columns: list[list[torch.Tensor]]) -> bool:
+def aligned(columns: Sequence[Sequence[torch.Tensor]]) -> bool:
     """Whether every address is a multiple of 16 bytes, so that a GPU can load 16 at once."""
     return all(x.data_ptr() % 16 == 0 for column in columns for x in column)

@@ -1,7 +1,7 @@
 """Intervals and decisions from few seeds. The distributions are scipy's; the paired design is ours."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -19,24 +19,12 @@ class Estimate:
     high: float
     p: float
 
-    def scaled(self, factor: float) -> "Estimate":
-        """The same estimate in another unit (`factor` > 0)."""
-        return Estimate(
-            *(factor * getattr(self, f) for f in ("mean", "sd")),
-            self.n,
-            factor * self.low,
-            factor * self.high,
-            self.p,
-        )
-
-    as_dict = asdict
-
 
 def estimate(values) -> Estimate:
     """Mean and Student t interval of [n] values, one a seed. Raises ValueError below two finite values."""
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"values: got shape {values.shape}, want at least two finite values, one a seed")
+        raise ValueError(f"values: got {values.tolist()}, want at least two finite numbers, one a seed")
     mean, sd, n = float(values.mean()), float(values.std(ddof=1)), len(values)
     if sd == 0:
         return Estimate(mean, 0.0, n, mean, mean, 1.0 if mean == 0 else 0.0)
@@ -46,7 +34,7 @@ def estimate(values) -> Estimate:
 
 
 def paired(a, b) -> Estimate:
-    """`estimate(a - b)` where a[i] and b[i] come from the same seed."""
+    """`estimate(a - b)` where a[i] and b[i] come from the same seed. Raises ValueError as `estimate` does."""
     a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if a.shape != b.shape:
         raise ValueError(f"a, b: got shapes {a.shape} and {b.shape}, want the same seeds in the same order")
@@ -54,7 +42,15 @@ def paired(a, b) -> Estimate:
 
 
 def holm(p_values: dict[str, float], level: float = 0.05) -> set[str]:
-    """The names that Holm's step-down procedure (Holm 1979) rejects at family-wise error `level`."""
+    """The names that Holm's step-down procedure (Holm 1979) rejects at family-wise error `level`.
+
+    Raises ValueError for a p value or level outside [0, 1].
+    """
+    if not 0 <= level <= 1:
+        raise ValueError(f"level: got {level}, want a number in [0, 1]")
+    for name, p in p_values.items():
+        if not 0 <= p <= 1:
+            raise ValueError(f"p_values: got {p} for {name!r}, want a number in [0, 1]")
     rejected = set()
     for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
         if p > level / (len(p_values) - rank):

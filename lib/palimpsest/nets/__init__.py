@@ -18,11 +18,12 @@ def build(name: str, *, channels: int, classes: int, seed: int) -> nn.Module:
     """A freshly initialised network, channels-last in memory (faster for narrow layers on a CPU).
 
     The global generator is restored afterwards, so building a network never shifts a caller's random numbers.
+    Raises ValueError for an unknown name.
     """
     if name not in ARCHITECTURES:
         raise ValueError(f"name: got {name!r}, want one of {sorted(ARCHITECTURES)}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs as well
         model = ARCHITECTURES[name](channels, classes)
     return model.to(memory_format=torch.channels_last)
 

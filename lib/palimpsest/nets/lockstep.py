@@ -1,9 +1,9 @@
 """K networks of one architecture, trained at once as one network with K groups.
 
-A slim network on a small batch spends its time on starting operations, not on arithmetic. Laid side by side as
-the groups of one grouped convolution, K networks start each operation once. No weight, statistic or gradient
-crosses from one network to another: a convolution with `groups=K` is K convolutions, batch norm works channel by
-channel, and the loss is a sum. The tests hold each network to what it becomes when it is trained alone.
+A slim network on a small batch spends its time on starting operations, not on arithmetic. Laid side by side
+as the groups of one grouped convolution, K networks start each operation once. No weight, statistic or
+gradient crosses from one network to another: a convolution with `groups=K` is K convolutions, batch norm works
+channel by channel, and the loss is a sum. The tests hold each network to what it becomes when trained alone.
 """
 
 import copy
@@ -16,11 +16,15 @@ class Lockstep(nn.Module):
     """The grouped twin of `models`, which must be alike in everything but their weights.
 
     `features` maps [N, K, C, H, W] to [N, K, D], `forward` to logits [N, K, classes]. `unpack` copies weights
-    and statistics back into the models given.
+    and statistics back into the models given. Raises ValueError when the models are not alike.
     """
 
     def __init__(self, models: list[nn.Module]):
         super().__init__()
+        layouts = [{name: v.shape for name, v in model.state_dict().items()} for model in models]
+        if not models or any(layout != layouts[0] for layout in layouts):
+            names = [type(model).__name__ for model in models]
+            raise ValueError(f"models: got {names}, want at least one, all of one architecture and width")
         self.models = [models]  # in a list, so that torch does not register them as submodules
         self.body = _grouped([model.body for model in models])
         self.weight = nn.Parameter(torch.stack([model.head.weight.detach() for model in models]))

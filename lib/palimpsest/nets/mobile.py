@@ -40,8 +40,8 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """MobileNetV2 with every channel count scaled by `width` and rounded to a multiple of 8.
 
-    `features` maps [N, C, H, W] to the penultimate embedding [N, round(1280·width)]; `forward` gives logits
-    [N, classes]. The published network keeps 1,280 channels at the end when `width` < 1; ours scales them too.
+    `features` maps [N, C, H, W] to the penultimate embedding [N, 1280·width]; `forward` gives logits
+    [N, classes]. The published network keeps 1,280 channels at the end when `width` < 1; ours scales them.
     """
 
     def __init__(self, channels: int, classes: int, width: float = 1.0):

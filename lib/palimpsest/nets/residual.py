@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions with batch norm around an identity or 1×1 shortcut (He et al. 2016, figure 5 left)."""
+    """Two 3×3 convolutions with batch norm, an identity or 1×1 shortcut (He et al. 2016, figure 5 left)."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()

@@ -7,13 +7,13 @@ p = softmax(sample) and q = softmax(centre).
 import torch
 from torch import Tensor
 
-from palimpsest import kernels
+from palimpsest.kernels import jensen_shannon
 from palimpsest.selection import checks
 
 
 def jsd(samples: Tensor, centre: Tensor) -> Tensor:
     """½KL(p‖m) + ½KL(q‖m), m = (p + q)/2; at most ln 2. What the text of JSCDS names (arXiv:2407.00362)."""
-    return kernels.jensen_shannon(samples, centre[None])[:, 0]
+    return jensen_shannon(samples, centre[None])[:, 0]
 
 
 def half_jeffreys(samples: Tensor, centre: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def project_orthogonal(
             definition; "triton" on CPU tensors needs TRITON_INTERPRET=1 before triton is first imported.
 
     Returns:
-        T new contiguous tensors with the shapes and dtypes of grads_r; with `return_products` also [T, 3]
+        T new tensors with the shapes and dtypes of grads_r; with `return_products` also [T, 3]
         float64, each row <g_f, g_r>, ||g_f||^2, ||g_r||^2 of one tensor.
 
     Raises:
@@ -52,11 +52,9 @@ def project_orthogonal(
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
     _multi_tensor.require_float_tensors("grads_f", grads_f)
-    _multi_tensor.require_same_length("grads_r", grads_r, "grads_f", grads_f)
     _multi_tensor.require_float_tensors("grads_r", grads_r)
-    for i, (f, r) in enumerate(zip(grads_f, grads_r, strict=True)):
-        _multi_tensor.require_same_shape(f"grads_r[{i}]", r, f"grads_f[{i}]", f)
-        _dispatch.require_same_kind(f"grads_r[{i}]", r, f"grads_f[{i}]", f)
+    _multi_tensor.require_like("grads_r", grads_r, "grads_f", grads_f)
+    _multi_tensor.require_same_dtype("grads_r", grads_r, "grads_f", grads_f)
     if not isinstance(lam, Real) or not math.isfinite(lam):
         raise ValueError(f"lam: got {lam!r}, want a finite number")
     if mode not in MODES:
@@ -85,4 +83,6 @@ def _refuse_non_finite(products):
     for i, (product, norm_f, norm_r) in enumerate(products.tolist()):
         for name, value in (("grads_f", norm_f), ("grads_r", norm_r), ("grads_f", product)):
             if not math.isfinite(value):
-                raise ValueError(f"{name}[{i}]: holds NaN or infinity, or its square overflows; want finite gradients")
+                raise ValueError(
+                    f"{name}[{i}]: holds NaN or infinity, or its square overflows; want finite gradients"
+                )

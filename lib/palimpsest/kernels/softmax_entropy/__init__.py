@@ -28,8 +28,8 @@ def softmax_entropy(logits: torch.Tensor, backend: str | None = None) -> torch.T
     """H(p_n) = -sum_k p_nk ln p_nk of p = softmax(logits), in nats; 0 <= H <= ln K up to rounding.
 
     The entropy that OEU maximises on forgotten data (arXiv 2602.00567; the abstract states the objective, the
-    equations are our reading). No probability matrix is kept for the backward pass: the probabilities are
-    computed again from the logits. Differentiable once; two calls give the same bits.
+    equations are our reading). Beyond the size of one tile no probability matrix is kept for the backward
+    pass: it computes the probabilities again from the logits. Differentiable once; two calls give the same bits.
 
     Args:
         logits: [N, K] float16, bfloat16, float32 or float64, any strides. -inf means probability zero.
@@ -50,15 +50,21 @@ def softmax_entropy(logits: torch.Tensor, backend: str | None = None) -> torch.T
     chosen = _dispatch.choose("softmax_entropy", backend, logits.device, "torch-chunked")
     if logits.shape[0] == 0:
         return logits.sum(-1, dtype=accumulation_dtype(logits.dtype))
+    one_tile = chosen == "torch-chunked" and chunked.fits_one_tile(logits)
     if chosen == "reference":
         entropy = reference.softmax_entropy(logits)
+    elif one_tile:
+        entropy = chunked.one_tile(logits)
     else:
         if chosen == "triton":
             from palimpsest.kernels.softmax_entropy import triton as path
         else:
             path = chunked
-        entropy = _SoftmaxEntropy.apply(logits, path)
-    # Every row without a softmax has entropy NaN, so one number tells whether the rows need a look.
-    if not entropy.is_cuda and not math.isfinite(entropy.detach().sum()):
+        graph = logits.requires_grad and torch.is_grad_enabled()
+        entropy = _SoftmaxEntropy.apply(logits, path) if graph else path.forward(logits)[0]
+    # A row without a softmax has entropy NaN, so that one number tells whether the rows need a look.
+    if not entropy.is_cuda and not math.isfinite(entropy.sum().item()):
         _dispatch.require_distribution("logits", logits)
+        if one_tile:  # it takes no care of -inf; every other path does
+            entropy = reference.softmax_entropy(logits)
     return entropy

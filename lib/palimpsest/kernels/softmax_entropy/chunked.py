@@ -1,4 +1,4 @@
-"""The torch path: equations (2) and (4) of README.md on tiles that stay in cache."""
+"""The torch path: equations (1), (2) and (4) of README.md on tiles that stay in cache."""
 
 import torch
 
@@ -6,46 +6,66 @@ from palimpsest.kernels.softmax_entropy.reference import FAR
 from palimpsest.kernels.tolerances import accumulation_dtype
 
 TILE = 1 << 16
-"""Elements of one tile for each thread: two of them in float32, half a MB, fit the second-level cache."""
+"""Elements of one tile for each thread: three of them in float32, 768 KB, fit the second-level cache."""
 
-SMALL = 1 << 10
-"""Up to so many logits, few torch calls count for more than quick ones."""
+NARROW = 32
+"""Rows shorter than this leave vector units idle, so they are transposed and run innermost."""
+
+TRANSPOSABLE = 1 << 10
+"""With fewer logits than this the transposition costs more than it saves."""
+
+
+def _rows_innermost(logits):
+    return logits.shape[1] < NARROW and logits.numel() >= TRANSPOSABLE
+
+
+def fits_one_tile(logits: torch.Tensor) -> bool:
+    """Whether `one_tile` serves: on CPU, and so few logits that tiles would save nothing."""
+    return not logits.is_cuda and logits.numel() <= TILE * torch.get_num_threads()
+
+
+def one_tile(logits: torch.Tensor) -> torch.Tensor:
+    """[N, K] -> entropy [N], NaN where a probability is zero by -inf. torch differentiates it."""
+    z, dim = logits.to(accumulation_dtype(logits.dtype)), -1
+    if _rows_innermost(logits):
+        z, dim = z.t().contiguous(), 0
+    log_p = z.log_softmax(dim)
+    return -(log_p.exp() * log_p).sum(dim)
 
 
 def _tiles(logits):
-    """Walk the rows: a slice, |t| and e^t of its rows in the accumulation dtype, and 1 + R of each row.
-
-    The two tiles live in buffers that the next step overwrites.
-    """
+    """Walk the rows: a slice, its logits in the accumulation dtype, and the dimension that the softmax is over."""
     dtype = accumulation_dtype(logits.dtype)
-    rows, width = logits.shape
-    step = min(rows, max(1, TILE * torch.get_num_threads() // width))
-    buffers = [torch.empty(step, width, dtype=dtype, device=logits.device) for _ in range(2)]
-    for i in range(0, rows, step):
-        part = logits[i : i + step].to(dtype)
-        distance, exponential = (buffer[: len(part)] for buffer in buffers)
-        torch.sub(part.amax(-1, keepdim=True), part, out=distance).clamp_(max=FAR)
-        torch.exp(torch.neg(distance, out=exponential), out=exponential)
-        yield slice(i, i + step), distance, exponential, exponential.sum(-1, keepdim=True)
+    step = max(1, TILE * torch.get_num_threads() // logits.shape[1])
+    for i in range(0, len(logits), step):
+        n = slice(i, i + step)
+        part = logits[n].to(dtype)
+        yield (n, part.t().contiguous(), 0) if _rows_innermost(logits) else (n, part, -1)
 
 
-def forward(logits: torch.Tensor) -> tuple[torch.Tensor]:
-    """[N, K] -> entropy [N] in nats, float32 (float64 for float64), and nothing else. Neither N nor K is 0."""
+def forward(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """[N, K] -> entropy [N] in nats, then maximum, 1 + R and A of the rows, all float32 (float64 for float64)."""
     dtype = accumulation_dtype(logits.dtype)
-    if logits.numel() <= SMALL:
-        return (torch.special.entr(logits.softmax(-1, dtype=dtype)).sum(-1),)
-    entropy = torch.empty(len(logits), dtype=dtype, device=logits.device)
-    for n, distance, exponential, total in _tiles(logits):
-        mean = distance.mul_(exponential).sum(-1, keepdim=True).div_(total)
-        entropy[n] = total.log_().add_(mean).squeeze(-1)
-    return (entropy,)
+    top, total, mean = (torch.empty(len(logits), dtype=dtype, device=logits.device) for _ in range(3))
+    for n, part, dim in _tiles(logits):
+        torch.amax(part, dim, out=top[n])
+        t = (part - top[n].unsqueeze(dim)).clamp_(min=-FAR)
+        exponential = t.exp()
+        torch.sum(exponential, dim, out=total[n])
+        torch.sum(t.mul_(exponential), dim, out=mean[n])
+    mean.div_(total).neg_()
+    return total.log().add_(mean), top, total, mean
 
 
-def backward(logits: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
-    """Gradient of the logits [N, K], in their dtype, from grad_output [N]."""
+def backward(
+    logits: torch.Tensor, top: torch.Tensor, total: torch.Tensor, mean: torch.Tensor, grad_output: torch.Tensor
+) -> torch.Tensor:
+    """Gradient of the logits [N, K], in their dtype, from what `forward` gave and grad_output [N]."""
     grad = torch.empty_like(logits)
-    for n, distance, exponential, total in _tiles(logits):
-        mean = torch.linalg.vecdot(distance, exponential).unsqueeze(-1).div_(total)
-        factor = grad_output[n].unsqueeze(-1) / total
-        grad[n] = distance.sub_(mean).mul_(exponential).mul_(factor)
+    factor = grad_output.neg().div_(total)
+    for n, part, dim in _tiles(logits):
+        t = (part - top[n].unsqueeze(dim)).clamp_(min=-FAR)
+        exponential = t.exp()
+        factors = t.add_(mean[n].unsqueeze(dim)).mul_(exponential), factor[n].unsqueeze(dim)
+        torch.mul(*(x.t() if dim == 0 else x for x in factors), out=grad[n])
     return grad

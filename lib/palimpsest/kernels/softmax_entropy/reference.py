@@ -2,7 +2,7 @@
 
 import torch
 
-from palimpsest.kernels.tolerances import accumulation_dtype
+from palimpsest.kernels.tolerances import accumulation_dtype, unit_roundoff
 
 FAR = 1400.0
 """Farther below the row's maximum than this, e^t is 0 in float32 and float64. Distances are cut here, so that
@@ -37,21 +37,27 @@ def _parts(logits):
     return p, distance, mean, remainder
 
 
+def _share_of_one(dtype, apart):
+    """How much of the rounding error of ln 1 counts: all, or what the float64 of the definition leaves."""
+    return unit_roundoff(torch.float64) / unit_roundoff(accumulation_dtype(dtype)) if apart else 1.0
+
+
 def error_scale(logits: torch.Tensor, apart: bool) -> torch.Tensor:
     """[N] float64: what the rounding error of H is proportional to, equation (5).
 
     Args:
         logits: [N, K].
-        apart: the maximum's term, 1, is kept apart from R, as in triton.py. Otherwise the error has the size 1.
+        apart: the term 1 of the maximum is kept apart from R, as in triton.py; else the error has its size.
     """
     p, distance, mean, _ = _parts(logits)
     terms = torch.where(distance > 0, p * (1 + distance) * (1 + mean + distance), 0)
-    return softmax_entropy(logits.double()) + terms.sum(-1) + (0 if apart else 1)
+    return softmax_entropy(logits.double()) + terms.sum(-1) + _share_of_one(logits.dtype, apart)
 
 
-def gradient_scale(logits: torch.Tensor, grad_output: torch.Tensor) -> torch.Tensor:
-    """[N, K] float64: the sizes of the gradient's terms, equation (6)."""
+def gradient_scale(logits: torch.Tensor, grad_output: torch.Tensor, apart: bool) -> torch.Tensor:
+    """[N, K] float64: the sizes of the gradient's terms, equation (6); `apart` as in `error_scale`."""
     p, distance, mean, remainder = _parts(logits)
     mean_error = (p * distance * (1 + distance)).sum(-1, keepdim=True) + mean * remainder
     size = (1 + distance + remainder) * (distance + mean) + mean_error
+    size = size + _share_of_one(logits.dtype, apart) * (1 + distance + softmax_entropy(logits.double())[:, None])
     return grad_output.double().abs()[:, None] * p * size

@@ -97,7 +97,7 @@ def _entropy_gradient(
     k = (tl.program_id(0) % blocks_k).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     inside = r < rows
     mask = inside[:, None] & (k < width)[None, :]
-    x = tl.load(logits + r[:, None] * stride_row + k[None, :] * stride_col, mask, 0.0).to(ACC)
+    x = tl.load(logits + r[:, None] * stride_row + k[None, :] * stride_col, mask, float("-inf")).to(ACC)
     distance = _distance(x, tl.load(top + r, inside, 0.0)[:, None])
     factor = tl.load(grad_output + r * grad_output_stride, inside, 0.0).to(ACC) / tl.load(total + r, inside, 1.0)
     average = tl.load(mean + r, inside, 0.0)

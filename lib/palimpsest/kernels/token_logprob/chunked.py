@@ -24,7 +24,7 @@ def _slices(count, step):
 
 def _tiling(tokens, vocabulary):
     """Slices of the tokens and of the vocabulary."""
-    rows = min(tokens, ROWS)
+    rows = min(tokens, ROWS, TILE)
     return _slices(tokens, rows), _slices(vocabulary, max(1, TILE // rows))
 
 
@@ -91,5 +91,6 @@ def backward(grad_output, hidden, weight, targets, top, total, mean, wanted):
                 rows = ((local >= 0) & (local < len(part))).nonzero()[:, 0]
                 z[rows, local[rows]] += rate[t][rows]
                 torch.addmm(summed, z.t(), hidden[t], beta=int(t.start > 0), out=summed)
-            grad_weight[v] = summed
+            if summed.dtype != weight.dtype:
+                grad_weight[v] = summed
     return grad_hidden, grad_weight

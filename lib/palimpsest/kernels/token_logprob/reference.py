@@ -28,7 +28,7 @@ def token_logprob(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Ten
 
 
 def _parts(hidden, weight, targets):
-    """In float64: p [T, V], the one-hot targets [T, V], a = |hidden| |weight|^T [T, V] and its mean under p [T, 1]."""
+    """In float64: p, one-hot targets and a = |hidden| |weight|^T, all [T, V], and the mean of a under p [T, 1]."""
     hidden, weight = hidden.double(), weight.double()
     p = (hidden @ weight.t()).softmax(-1)
     hit = torch.nn.functional.one_hot(targets, len(weight)).double()
