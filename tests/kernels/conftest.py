@@ -1,12 +1,7 @@
 """What the tests of every op share: the interpreter, poisoned buffers, the grid of dtypes and backends."""
 
-import os
-
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which kernels do at the first call
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
