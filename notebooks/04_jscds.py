@@ -292,8 +292,8 @@ print(
 
 # %% [markdown]
 # At this length of training hardly any wrong label is memorised, so there is little harm to undo. A network trained to
-# memorise would have more to gain from a clean subset; profile `full` trains six times as long on more than ten times the data, and its
-# rows, where they exist, are in `data/results`.
+# memorise would have more to gain from a clean subset. Profile `full` trains six times as long on more than ten times the
+# data; it was not run yet.
 #
 # ### The second architecture
 

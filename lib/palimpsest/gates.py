@@ -52,7 +52,10 @@ def source_of(chapter: str) -> NotebookNode:
     path = NOTEBOOKS / f"{chapter}.py"
     if not path.exists():
         raise GateError(f"{path.relative_to(paths.ROOT)} is missing; book/_toc.yml names it")
-    return jupytext.read(path)
+    notebook = jupytext.read(path)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"  # jupytext draws identifiers at random, and two runs would differ
+    return notebook
 
 
 def check_pairing(chapter: str) -> None:

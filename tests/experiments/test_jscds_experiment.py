@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from palimpsest import data, paths, runs, selection
+from palimpsest import data, paths, runs, selection, training
 from palimpsest.experiments import jscds, jscds_cohort
 from palimpsest.experiments.jscds_cohort import COMPLETE, CONDITIONS, METHODS, MOBILENET, PROFILES, RESNET
 
@@ -249,15 +249,18 @@ def test_every_arm_of_a_seed_starts_from_the_same_weights(small):
 def test_cross_fitting_predicts_every_sample_from_the_other_half(small, monkeypatch):
     setting = PROFILES["small"]
     cohort = jscds_cohort.Cohort(setting, RESNET, "clean", setting.seeds, 0.03)
-    trained = []
-    train_on = cohort.train_on
+    trained, predicted = [], []
+    train_on, predict = cohort.train_on, training.predict
     monkeypatch.setattr(cohort, "train_on", lambda kept, recipe: trained.append(kept) or train_on(kept, recipe))
+    monkeypatch.setattr(training, "predict", lambda models, x: predicted.append(x) or predict(models, x))
     probabilities = cohort.cross_fitted()
     assert probabilities.shape == (2, 100, 10)
     np.testing.assert_allclose(probabilities.sum(2), 1, rtol=0, atol=10 * torch.finfo(torch.float32).eps)
     first, second = trained
     for k in range(2):
         assert torch.cat([first[k], second[k]]).sort().values.tolist() == list(range(100))
+        assert torch.equal(predicted[0][k], cohort.x[k, second[k]])
+        assert torch.equal(predicted[1][k], cohort.x[k, first[k]])
 
 
 def test_tuning_compares_all_methods_on_the_tuning_seed(small):

@@ -109,6 +109,10 @@ def test_the_digest_sees_sources_and_kinds_alone():
     assert gates.source_digest(one) != gates.source_digest(new_notebook(cells=[new_markdown_cell("a\nb")]))
 
 
+def test_reading_a_chapter_twice_gives_the_same_identifiers(room):
+    assert gates.source_of("01_toy") == gates.source_of("01_toy")
+
+
 @pytest.mark.slow
 def test_papermill_runs_a_chapter_and_leaves_no_trace_of_time(room, tmp_path):
     path = gates.execute("01_toy", {"profile": "smoke"}, tmp_path / "out")
