@@ -42,3 +42,11 @@ def cuda():
     if not torch.cuda.is_available():
         pytest.skip("not run: no CUDA device")
     return torch.device("cuda")
+
+
+def pytest_collection_modifyitems(items):
+    """Under the interpreter, dtypes other than float32 are slow tests: `make test` runs them, FAST=1 does not."""
+    for item in items:
+        case = getattr(item, "callspec", None)
+        if case is not None and "triton" in case.id and any(d in case.id for d in ("float16", "float64")):
+            item.add_marker(pytest.mark.slow)
