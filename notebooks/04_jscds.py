@@ -15,7 +15,7 @@
 # | claims | half the data beats all of it; more so at 70 %; better than other methods; faster; sees what a distance cannot |
 # | what could be read | the abstract, third-party summaries, and a successor's code. This is a re-implementation from the abstract |
 # | data here | Fashion-MNIST, a shipped subset. The paper's photographs of caries are clinical and not public, and no dental set ships with any package that we may use |
-# | profile | `ci`: about 8 minutes on 2 CPU cores, 2 GB of memory, no GPU |
+# | profile | `ci`: about 8 minutes on 2 CPU cores, about 3 GB of memory, no GPU |
 #
 # **In one paragraph.** JSCDS trains a classifier, measures how far each training sample lies from the centre of its
 # class by the Jensen–Shannon divergence, and keeps the samples whose divergence is nearest to the class average.
