@@ -368,7 +368,7 @@ verdict("jscds-text-vs-code")
 # %% tags=["hide-input"]
 if judged:
     ledger.record("jscds", profile, list(judged.values()))
-figures.table(draw.claims_table(judged))
+figures.table(figures.claims_table(judged))
 
 # %% [markdown]
 # ## Where we differ

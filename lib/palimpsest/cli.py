@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,16 @@ import typer
 
 from palimpsest import bootstrap, ledger, pages, paths, runs
 from palimpsest.data import manifest
-from palimpsest.experiments import jscds, jscds_cost
+from palimpsest.experiments import jscds, jscds_cost, unlearning
 from palimpsest.kernels import bench as kernel_bench
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-EXPERIMENTS = {"jscds": jscds}
+EXPERIMENTS = {
+    "jscds": jscds.run,
+    "oeu": partial(unlearning.execute, chapter="oeu"),
+    "qmul": partial(unlearning.execute, chapter="qmul"),
+}
 
 
 def _fail(message: str) -> None:
@@ -44,7 +49,7 @@ def run(
             typer.echo(f"{name}: recorded in {file.relative_to(paths.ROOT)}")
             continue
         try:
-            results = EXPERIMENTS[name].run(profile)
+            results = EXPERIMENTS[name](profile)
         except ValueError as error:
             _fail(str(error))
         if profile == "full":
@@ -52,7 +57,7 @@ def run(
                 "environment": runs.environment(),
                 "date": datetime.now(UTC).strftime("%Y-%m-%d"),
                 "command": f"palimpsest run {name} --profile {profile}",
-                "lrs": results.lrs,
+                "tuned": results.tuned,
                 "rows": results.runs.to_dict("records"),
             }
             runs.write_atomic(file, lambda path, c=content: Path(path).write_text(json.dumps(c, indent=0)))

@@ -7,6 +7,7 @@ from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
+from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate
 
 COLOURS = seaborn.color_palette("colorblind")
@@ -41,3 +42,19 @@ def forest(ax: Axes, estimates: dict[str, Estimate], *, colour=COLOURS[0], offse
     if offset <= 0:
         ax.set_yticks([round(row - offset) for row in rows], list(estimates))
     ax.grid(axis="y", visible=False)
+
+
+def claims_table(judged: dict[str, Judgement]) -> pd.DataFrame:
+    """Verdict, measured value and reason of every claim judged in this run."""
+    rows = [
+        {
+            "claim": j.id,
+            "verdict": j.verdict,
+            "measured": f"{j.measured.mean:+.2f}",
+            "95 % interval": f"[{j.measured.low:+.2f}, {j.measured.high:+.2f}]" if j.measured.n > 1 else "counted",
+            "seeds": j.measured.n,
+            "why": j.why,
+        }
+        for j in judged.values()
+    ]
+    return pd.DataFrame(rows)

@@ -28,6 +28,8 @@ from pathlib import Path
 import torch
 import yaml
 from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save as to_bytes
 from tqdm import tqdm
 
 from . import paths
@@ -188,6 +190,18 @@ def cached(function: Callable, config: dict):
     return json.loads(text)["value"]
 
 
+def artifact(function: Callable, config: dict) -> dict[str, torch.Tensor]:
+    """`function(**config)`, a dictionary of tensors, computed once and kept as safetensors. As `cached`."""
+    file = paths.CACHE / function.__name__ / f"{key(function, config)}.safetensors"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            content = to_bytes({name: value.cpu().contiguous() for name, value in function(**config).items()})
+            write_atomic(file, lambda path: Path(path).write_bytes(content))
+        with safe_open(file, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+
+
 def _start_worker() -> None:
     # One thread a worker: sums keep their order, so the rows do not depend on how many workers there are.
     torch.set_num_threads(1)
@@ -213,22 +227,32 @@ def _workers() -> int:
     given = os.environ.get("PALIMPSEST_WORKERS", str(os.cpu_count() or 1))
     if not given.isdecimal() or int(given) < 1:
         raise ValueError(f"PALIMPSEST_WORKERS: got {given!r}, want a positive integer")
-    return int(given)
+    return max(1, int(given) // _launched()[1])
+
+
+def _launched() -> tuple[int, int]:
+    """(rank, number of processes) under `accelerate launch` or torchrun, else (0, 1)."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def run_all(function: Callable, configs: list[dict], *, show: str) -> list:
     """`cached(function, config)` for every configuration, in order, on as many processes as there are cores.
 
-    `PALIMPSEST_WORKERS` sets another number. A failing configuration stops the rest and names itself; what was
-    finished stays in the cache, so a second call goes on from there. Raises RuntimeError, also when a worker
-    process dies.
+    `PALIMPSEST_WORKERS` sets another number. Under `accelerate launch` each process begins with its own share of
+    the configurations and goes on with the others': those that another process computes it waits for, so that all
+    return all results, the same as one process would. They must share one file system. A failing configuration
+    stops the rest and names itself; what was finished stays in the cache, so a second call goes on from there.
+    Raises RuntimeError, also when a worker process dies.
     """
     pool = _pool(_workers())
+    rank, processes = _launched()
+    shares = [range(first, len(configs), processes) for first in range(processes)]
+    order = [index for share in (*shares[rank:], *shares[:rank]) for index in share]
     with progress_bar(total=len(configs), desc=show) as bar:
         futures = {}
         try:
-            for config in configs:
-                futures[pool.submit(cached, function, config)] = config
+            for index in order:
+                futures[pool.submit(cached, function, configs[index])] = index
             for future in as_completed(futures):
                 future.result()
                 bar.update()
@@ -239,8 +263,8 @@ def run_all(function: Callable, configs: list[dict], *, show: str) -> list:
                 "What was finished is kept; run again, with a smaller PALIMPSEST_WORKERS if memory is short"
             ) from error
         except Exception as error:
-            raise RuntimeError(f"{function.__name__}({futures[future]}) failed: {error}") from error
+            raise RuntimeError(f"{function.__name__}({configs[futures[future]]}) failed: {error}") from error
         finally:  # also when the user interrupts
             for waiting in futures:
                 waiting.cancel()
-    return [future.result() for future in futures]
+    return [future.result() for future in sorted(futures, key=futures.get)]

@@ -5,21 +5,19 @@ ordinary case. Every random choice derives from a network's seed and the epoch n
 stopped and resumed draws the same batches as one that was not, and on one machine ends with the same bits.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
-from .nets.lockstep import Lockstep
-from .runs import progress_bar, write_atomic
+from . import checkpoints
+from .nets.lockstep import side_by_side
+from .nets.quantised import collapsed, hold_steps, steps
+from .runs import progress_bar
 
 
 class TrainingDiverged(RuntimeError):
@@ -107,18 +105,18 @@ def fit(
         )
     if not x.isfinite().all():
         raise ValueError("x: got NaN or infinite values, want finite ones")
-    classes = models[0].head.out_features
+    together = side_by_side(models)
+    classes = forward(together, x[:, :1]).shape[2]
     if y.dtype != torch.int64 or not 0 <= int(y.min()) <= int(y.max()) < classes:
         span = f"{y.min().item()} .. {y.max().item()}"
         raise ValueError(f"y: got {y.dtype} values in {span}, want int64 in 0 .. {classes - 1}")
     samples = x.shape[1]
     batches, total = recipe.batches(samples), recipe.total_steps(samples)
-    together = Lockstep(models)
+    held = list(steps(together).values())
     optimiser = torch.optim.SGD(
-        together.parameters(),
+        decay_groups(together, recipe.weight_decay),
         recipe.lr,
         momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
         foreach=True,
     )
@@ -127,10 +125,13 @@ def fit(
         identity = {
             "recipe": asdict(recipe),
             "seeds": list(seeds),
-            "data": _digest([x, y]),
-            "start": _digest(together.state_dict().values()),
+            "data": checkpoints.digest([x, y]),
+            "start": checkpoints.digest(together.state_dict().values()),
         }
-        epoch, history = _resume(checkpoint, identity, together, optimiser, history)
+        epoch, tensors, values = checkpoints.load(checkpoint, identity)
+        if epoch:
+            checkpoints.restore(together, optimiser, tensors)
+            history = History(values["loss"], tensors["correct"])
     epochs = math.ceil(total / batches)
     row = torch.arange(len(models))
     with progress_bar(total=epochs, initial=epoch, desc=show) as bar:
@@ -150,18 +151,18 @@ def fit(
                 optimiser.zero_grad(set_to_none=True)
                 loss.sum().backward()
                 optimiser.step()
+                if not hold_steps(held):
+                    stop_if_lost(together, f"in epoch {epoch + 1} at peak step size {recipe.lr}", loss.detach())
                 correct[row, batch] = logits.detach().argmax(2) == targets
             epoch += 1
             mean = torch.stack(losses).mean(0)
             # The last update of an epoch can overflow after a loss that was still finite.
-            if not all(value.isfinite().all() for value in (mean, *together.state_dict().values())):
-                raise TrainingDiverged(
-                    f"the loss ({mean.tolist()}) or the weights stopped being finite in epoch {epoch} of "
-                    f"{epochs} at peak step size {recipe.lr}; a smaller lr is needed"
-                )
+            stop_if_lost(together, f"in epoch {epoch} of {epochs} at peak step size {recipe.lr}", mean)
             history = History([*history.loss, mean.tolist()], torch.cat([history.correct, correct[None]]))
             if checkpoint is not None:
-                _save(checkpoint, identity, epoch, together, optimiser, history)
+                state = {f"model.{name}": value for name, value in together.state_dict().items()}
+                state |= checkpoints.momentum_of(optimiser) | {"correct": history.correct}
+                checkpoints.save(checkpoint, identity, epoch, state, {"loss": history.loss})
             if on_epoch is not None:
                 together.unpack()
                 on_epoch(epoch)
@@ -170,66 +171,66 @@ def fit(
     return history
 
 
-def _digest(tensors: Iterable[torch.Tensor]) -> str:
-    """sha256 over shapes and values."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.cpu().contiguous().numpy())
-    return digest.hexdigest()
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Parameter groups for an optimiser: `weight_decay` on everything but the quantisers' steps, which have none."""
+    without = steps(model)
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if n not in without], "weight_decay": weight_decay},
+        {"params": list(without.values()), "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
-def _save(folder: Path, identity: dict, epoch: int, model: nn.Module, optimiser, history: History) -> None:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, parameter in enumerate(model.parameters()):
-        tensors[f"momentum.{index}"] = optimiser.state[parameter].get("momentum_buffer", torch.zeros_like(parameter))
-    tensors["correct"] = history.correct
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / f"epoch-{epoch:04d}.safetensors"
-    content = save({k: v.contiguous() for k, v in tensors.items()})
-    write_atomic(weights, lambda path: Path(path).write_bytes(content))
-    state = {**identity, "epoch": epoch, "loss": history.loss, "weights": weights.name}
-    write_atomic(folder / "state.json", lambda path: Path(path).write_text(json.dumps(state, indent=1)))
-    # The older weights go last: a kill before this line leaves a state that names an existing file.
-    for old in folder.glob("epoch-*.safetensors"):
-        if old != weights:
-            old.unlink()
+def stop_if_lost(model: nn.Module, when: str, loss: torch.Tensor | None = None) -> None:
+    """Raise TrainingDiverged when a weight or `loss` is not finite, or a quantiser's step has collapsed."""
+    values = [*model.state_dict().values(), *([] if loss is None else [loss])]
+    if not all(value.isfinite().all() for value in values):
+        seen = "" if loss is None else f" ({loss.tolist()})"
+        raise TrainingDiverged(f"the loss{seen} or the weights stopped being finite {when}; a smaller lr is needed")
+    dead = collapsed(model)
+    if dead:
+        raise TrainingDiverged(f"the quantiser's step {dead[0]} collapsed to zero {when}; a smaller lr is needed")
 
 
-def _resume(folder: Path, identity: dict, model: nn.Module, optimiser, history: History):
-    if not (folder / "state.json").exists():
-        return 0, history
-    state = json.loads((folder / "state.json").read_text())
-    for key, value in identity.items():
-        if state.get(key) != value:
-            raise ValueError(f"checkpoint: {folder} belongs to another run ({key}: {state.get(key)}, here {value})")
-    with safe_open(folder / state["weights"], framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    for index, parameter in enumerate(model.parameters()):
-        buffer = tensors[f"momentum.{index}"].to(parameter.device)
-        optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-    return state["epoch"], History(state["loss"], tensors["correct"])
-
-
-@torch.no_grad()
-def predict(models: list[nn.Module], x: torch.Tensor, batch_size: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
-    """Penultimate embeddings [K, N, D] and logits [K, N, classes] of network k on x[k], in evaluation mode.
-
-    x is [K, N, C, H, W], or [N, C, H, W] for the same samples through every network. Raises ValueError for
-    another shape.
-    """
+def _spread(models: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
+    """x as [K, N, C, H, W], a view. Raises ValueError for another shape."""
     if x.ndim == 4:
         x = x.expand(len(models), *x.shape)
     if x.ndim != 5 or len(x) != len(models) or x.shape[1] == 0:
         raise ValueError(
             f"x: got shape {tuple(x.shape)}, want [N, C, H, W] or [{len(models)}, N, C, H, W], N at least 1"
         )
-    together = Lockstep(models).eval()
-    features = torch.cat(
-        [together.features(x[:, i : i + batch_size].transpose(0, 1)) for i in range(0, x.shape[1], batch_size)]
-    )
-    return features.transpose(0, 1), together.head(features).transpose(0, 1)
+    return x
+
+
+@torch.no_grad()
+def forward(together: nn.Module, x: torch.Tensor, batch_size: int = 500, part: str = "forward") -> torch.Tensor:
+    """Logits [K, N, classes], or what another method `part` gives, of the networks `together` on x [K, N, ...].
+
+    In evaluation mode and without gradients; `together` is left in the mode it was in.
+    """
+    training = together.training
+    together.eval()
+    batches = [getattr(together, part)(batch.transpose(0, 1)) for batch in x.split(batch_size, 1)]
+    together.train(training)
+    return torch.cat(batches).transpose(0, 1)
+
+
+def logits(models: list[nn.Module], x: torch.Tensor, batch_size: int = 500) -> torch.Tensor:
+    """Logits [K, N, classes] of network k on x[k], in evaluation mode. One model may be of any class.
+
+    x is [K, N, C, H, W], or [N, C, H, W] for the same samples through every network. Raises ValueError for
+    another shape.
+    """
+    return forward(side_by_side(models), _spread(models, x), batch_size)
+
+
+@torch.no_grad()
+def predict(models: list[nn.Module], x: torch.Tensor, batch_size: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
+    """Penultimate embeddings [K, N, D] and logits [K, N, classes]; x as for `logits`. For networks of `nets`."""
+    together = side_by_side(models)
+    features = forward(together, _spread(models, x), batch_size, "features")
+    return features, together.head(features.transpose(0, 1)).transpose(0, 1)
 
 
 def accuracy(models: list[nn.Module], x: torch.Tensor, y: torch.Tensor) -> list[float]:
@@ -239,4 +240,4 @@ def accuracy(models: list[nn.Module], x: torch.Tensor, y: torch.Tensor) -> list[
     """
     if y.shape != x.shape[:1]:
         raise ValueError(f"y: got shape {tuple(y.shape)}, want [{len(x)}]")
-    return (predict(models, x)[1].argmax(2) == y).double().mean(1).tolist()
+    return (logits(models, x).argmax(2) == y).double().mean(1).tolist()

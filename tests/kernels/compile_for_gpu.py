@@ -11,17 +11,20 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from palimpsest.kernels.cache_commit import triton as cache_commit
 from palimpsest.kernels.jensen_shannon import triton as jensen_shannon
+from palimpsest.kernels.lsq_quantize import triton as lsq_quantize
 from palimpsest.kernels.masked_adamw_ import pack_mask
 from palimpsest.kernels.masked_adamw_ import triton as masked_adamw_
 from palimpsest.kernels.project_orthogonal import triton as project_orthogonal
 from palimpsest.kernels.softmax_entropy import triton as softmax_entropy
 from palimpsest.kernels.token_logprob import triton as token_logprob
 from palimpsest.kernels.topk_confidence import triton as topk_confidence
+from palimpsest.kernels.tree_attention import triton as tree_attention
 
 TARGET = GPUTarget("cuda", 90, 32)
 POINTERS = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.float64: "*fp64"}
-POINTERS |= {torch.int64: "*i64", torch.int32: "*i32", torch.int16: "*i16"}
+POINTERS |= {torch.int64: "*i64", torch.int32: "*i32", torch.int16: "*i16", torch.uint8: "*u8"}
 
 
 def compile_instead(kernel, *args, grid, warmup, **constants):
@@ -41,14 +44,23 @@ def compile_instead(kernel, *args, grid, warmup, **constants):
 
 def launch_jensen_shannon():
     p, q = (torch.zeros(rows, 10, dtype=torch.bfloat16) for rows in (300, 70))
-    value = jensen_shannon.forward(p, q)
-    jensen_shannon.backward(p, q, value)
+    value, *statistics = jensen_shannon.forward(p, q)
+    jensen_shannon.backward(p, q, *statistics, value)
 
 
 def launch_softmax_entropy():
     logits = torch.zeros(300, 5000, dtype=torch.bfloat16)
     entropy, *statistics = softmax_entropy.forward(logits)
     softmax_entropy.backward(logits, *statistics, entropy)
+
+
+def launch_lsq_quantize():
+    steps = ((torch.ones(()), 0), (torch.ones(8), 1), (torch.ones(300), 2))
+    for dtype, cases in ((torch.bfloat16, steps), (torch.float32, steps[2:]), (torch.float64, steps[1:2])):
+        x = torch.zeros(16, 8, 300, dtype=dtype)
+        for step, axis in cases:
+            lsq_quantize.forward(x, step, -8, 7, axis)
+            lsq_quantize.backward(x, step, x, -8, 7, axis)
 
 
 def launch_token_logprob():
@@ -79,11 +91,27 @@ def launch_topk_confidence():
     topk_confidence.topk_confidence(torch.zeros(64, 50_000, dtype=torch.bfloat16), 10)
 
 
+def launch_tree_attention():
+    ancestors, lengths = torch.ones(40, 40, dtype=torch.bool), torch.tensor([900])
+    for dtype, prefix_len in ((torch.bfloat16, 960), (torch.float32, 960), (torch.float64, lengths)):
+        q, k = torch.zeros(1, 9, 40, 64, dtype=dtype), torch.zeros(1, 3, 1000, 64, dtype=dtype)
+        tree_attention.tree_attention(q, k, k, ancestors, prefix_len, 0.125)
+
+
+def launch_cache_commit():
+    for dtype, lengths in ((torch.bfloat16, 7), (torch.float32, torch.tensor([7, 3])), (torch.float64, 7)):
+        caches = [torch.zeros(2, 3, 20, 64, dtype=dtype)] * 2
+        cache_commit.move_(caches, torch.tensor([1, 2]), lengths)
+
+
 if __name__ == "__main__":
     triton.JITFunction.run = compile_instead
     launch_jensen_shannon()
     launch_softmax_entropy()
+    launch_lsq_quantize()
     launch_token_logprob()
     launch_project_orthogonal()
     launch_masked_adamw_()
     launch_topk_confidence()
+    launch_tree_attention()
+    launch_cache_commit()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -35,6 +36,68 @@ def dtype(request):
 @pytest.fixture
 def generator():
     return torch.Generator().manual_seed(20240700362)
+
+
+class LargestTensor(TorchDispatchMode):
+    def __init__(self, *given):
+        super().__init__()
+        self.given, self.nbytes = {x.untyped_storage().data_ptr() for x in given}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() not in self.given:
+                self.nbytes = max(self.nbytes, value.untyped_storage().nbytes())
+        return result
+
+
+@pytest.fixture
+def largest_tensor():
+    """``with largest_tensor(*given) as largest``: afterwards largest.nbytes is the size of the largest tensor,
+    views of `given` aside, that any torch operation returned."""
+    return LargestTensor
+
+
+@pytest.fixture
+def assert_same_bits():
+    """Call a function twice on fresh copies of its inputs; results and, where it has them, gradients are equal."""
+
+    def run(function, inputs):
+        leaves = [x.detach().clone().requires_grad_() for x in inputs]
+        results = function(*leaves)
+        results = results if isinstance(results, tuple) else (results,)
+        if not results[0].requires_grad:
+            return results
+        return *results, *torch.autograd.grad(results[0].square().sum(), leaves)
+
+    def check(function, *inputs):
+        for first, second in zip(run(function, inputs), run(function, inputs), strict=True):
+            assert torch.equal(first, second)
+
+    return check
+
+
+@pytest.fixture
+def rows_not_to_be_read(monkeypatch):
+    """Give it a tensor [R, D] and a number of rows: those rows come back, and a kernel that the interpreter runs
+    fails when it loads from the other rows, even where it would drop what it read."""
+
+    def guard(tensor, rows):
+        from triton.runtime.interpreter import InterpreterBuilder
+
+        first = tensor[rows].data_ptr()
+        last = tensor.data_ptr() + tensor.nbytes
+        load = InterpreterBuilder.create_masked_load
+
+        def checked(self, ptrs, mask, *args):
+            read = ptrs.data[mask.data]
+            assert not ((read >= first) & (read < last)).any(), "a row past the end is read"
+            return load(self, ptrs, mask, *args)
+
+        monkeypatch.setattr(InterpreterBuilder, "create_masked_load", checked)
+        return tensor[:rows]
+
+    return guard
 
 
 @pytest.fixture

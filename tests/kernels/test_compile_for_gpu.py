@@ -15,6 +15,8 @@ KERNELS = {
     "_through_softmax",
     "_entropy",
     "_entropy_gradient",
+    "_quantize",
+    "_quantize_gradient",
     "_vocabulary_statistics",
     "_coefficients",
     "_product",
@@ -24,6 +26,10 @@ KERNELS = {
     "_sum_chunks",
     "_combine",
     "_masked_adamw",
+    "_pack_words",
+    "_attend",
+    "_join_parts",
+    "_move_rows",
 }
 
 

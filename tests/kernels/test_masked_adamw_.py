@@ -192,6 +192,21 @@ def test_unaligned(dtype, backend, generator):
     assert_agrees([[x[1:]] for (x,) in state], [masks[0][1:]], [scales[0][1:]], backend)
 
 
+@pytest.mark.parametrize("pack", [False, True], ids=["bool", "bits"])
+@pytest.mark.parametrize("size", [5, 3000, 8191, 9001])
+def test_neighbours_in_memory_are_not_touched(size, pack, backend, generator):
+    """Survivors on both sides of the part that is given would move if an offset or a bound were off by one."""
+    state, _, scales = make_state([(size + 16,)], torch.float32, generator)
+    before = [[x.clone() for x in tensors] for tensors in state]
+    part = slice(8, size + 8)
+    inner = [[x[part] for x in tensors] for tensors in state]
+    mask = torch.ones(size + 16, dtype=torch.bool)[part]
+    assert_agrees(inner, [mask], [scales[0][part]], backend, pack)
+    for (now,), (then,) in zip(state, before, strict=True):
+        assert same_bits(now[:8], then[:8])
+        assert same_bits(now[size + 8 :], then[size + 8 :])
+
+
 @pytest.mark.parametrize("chosen", [None, "reference", "triton"])
 def test_empty(chosen):
     kernels.masked_adamw_([], [], [], [], [], [], **NUMBERS, backend=chosen)
@@ -281,7 +296,7 @@ BAD_INPUTS = {
     "not a list": ({"params": torch.ones(2)}, "params: got Tensor, want a list"),
     "no gradient": ({"grads": [None]}, r"grads\[0\]: got NoneType, want a tensor"),
     "lengths": ({"exp_avg": []}, "exp_avg: got 0 tensors, want as many as params, 1"),
-    "shapes": ({"exp_avg_sq": [torch.ones(3, 2)]}, r"exp_avg_sq\[0\]: got shape \[3, 2\], want that of params\[0\]"),
+    "shapes": ({"exp_avg_sq": [torch.ones(3, 2)]}, r"exp_avg_sq\[0\]: got shape \[3, 2\], want that of exp_avg\[0\]"),
     "integers": ({"scales": [torch.ones(2, 3).long()]}, r"scales\[0\]: got dtype torch.int64"),
     "shape of scales": ({"scales": [torch.ones(2, 1)]}, r"scales\[0\]: got shape \[2, 1\]"),
     "dtype of grads": ({"grads": [torch.ones(2, 3).half()]}, r"grads\[0\]: got dtype torch.float16, want that of"),

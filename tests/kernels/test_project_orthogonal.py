@@ -58,7 +58,7 @@ def test_only_layers_in_conflict_are_projected(dtype, backend, generator):
     assert_agrees(grads_f, grads_r, backend, mode="conflict", scope="layer")
 
 
-@pytest.mark.parametrize("lam", [0.0, -1.5, 0.1, 1e3])
+@pytest.mark.parametrize("lam", [0.0, -1.5, 0.1, 1.0, 1e3])
 def test_weight(lam, dtype, backend, generator):
     assert_agrees(*make_grads([(40,), (3, 3)], dtype, generator), backend, lam=lam)
 
@@ -99,6 +99,18 @@ def test_extreme_float16(backend):
     f = torch.tensor([largest, -largest, 6e-8, 0.0], dtype=torch.float16)
     r = torch.tensor([largest, 1.0, -6e-8, 3.0], dtype=torch.float16)
     assert_agrees([f], [r], backend, lam=0.5)
+
+
+def test_coefficient_beyond_the_range_of_float16(backend):
+    """c is 1e6, which float16 cannot hold, while every gradient and the result can."""
+    f, r = torch.tensor([1.0, 0.5], dtype=torch.float16), torch.tensor([1e-6, 0.0], dtype=torch.float16)
+    assert_agrees([f], [r], backend, lam=1.0)
+
+
+@pytest.mark.parametrize("lam", [1.0, 0.5])
+def test_coefficient_beyond_the_range_of_float32(lam):
+    """c is 1e50; only the torch path promises it."""
+    assert_agrees([torch.tensor([1e30, 1e28])], [torch.tensor([1e-20, 0.0])], None, lam=lam)
 
 
 def test_hand_computed(dtype, backend):

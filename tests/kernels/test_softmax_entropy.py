@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy as scipy_entropy
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from palimpsest import kernels
 from palimpsest.kernels import _dispatch
@@ -178,17 +177,9 @@ def test_gradcheck(shape, tiles, backend, generator):
     assert torch.autograd.gradcheck(lambda z: kernels.softmax_entropy(z, backend=backend), (logits,), fast_mode=True)
 
 
-def test_same_bits_twice(dtype, tiles, backend, generator):
+def test_same_bits_twice(dtype, tiles, backend, generator, assert_same_bits):
     logits = make_logits((9, 421), dtype, generator)
-
-    def run():
-        z = logits.clone().requires_grad_()
-        value = kernels.softmax_entropy(z, backend=backend)
-        value.square().sum().backward()
-        return value, z.grad
-
-    for first, second in zip(run(), run(), strict=True):
-        assert torch.equal(first, second)
+    assert_same_bits(lambda z: kernels.softmax_entropy(z, backend=backend), logits)
 
 
 def test_value_does_not_depend_on_grad_mode(tiles, backend, generator):
@@ -198,34 +189,24 @@ def test_value_does_not_depend_on_grad_mode(tiles, backend, generator):
     assert torch.equal(value, kernels.softmax_entropy(logits.clone().requires_grad_(), backend=backend))
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the bytes of the largest tensor, views of `given` aside, that any torch operation returns."""
-
-    def __init__(self, given):
-        super().__init__()
-        self.given, self.nbytes = given.untyped_storage().data_ptr(), 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() != self.given:
-                self.nbytes = max(self.nbytes, value.untyped_storage().nbytes())
-        return result
-
-
-def test_no_probability_matrix(backend, generator):
+def test_no_probability_matrix(backend, generator, largest_tensor):
     logits = make_logits((512, 1000), torch.bfloat16, generator).requires_grad_()
     tile = chunked.TILE * torch.get_num_threads() * 4
-    with LargestTensor(logits) as largest:
+    with largest_tensor(logits) as largest:
         value = kernels.softmax_entropy(logits, backend=backend)
     assert largest.nbytes <= tile
     assert sum(x.numel() for x in value.grad_fn.saved_tensors if x.shape != logits.shape) <= 3 * 512
-    with LargestTensor(logits) as largest:
+    with largest_tensor(logits) as largest:
         value.sum().backward()
     assert largest.nbytes <= max(tile, 512 * 1000 * 2), "the gradient, in the dtype of the logits"
-    with LargestTensor(logits) as largest:
+    with largest_tensor(logits) as largest:
         kernels.softmax_entropy(logits, backend="reference")
     assert largest.nbytes == 512 * 1000 * 4, "the recorder must see what the definition holds"
+
+
+def test_rows_past_the_end_are_not_read(rows_not_to_be_read, generator):
+    logits = rows_not_to_be_read(make_logits((16, 21), torch.float32, generator), 5).requires_grad_()
+    kernels.softmax_entropy(logits, backend="triton").sum().backward()
 
 
 def test_agrees_with_scipy_and_torch(backend, generator):

@@ -19,6 +19,7 @@ def backend(request, monkeypatch):
     """The two torch paths and Triton, with tiles so small that every loop runs more than once."""
     if request.param == "chunked":
         monkeypatch.setattr(chunked, "TILE", 100)
+        monkeypatch.setattr(chunked, "RECORDED", 100)
         monkeypatch.setattr(chunked, "ROWS", 40)
     if request.param == "triton":
         from palimpsest.kernels.token_logprob import triton
@@ -153,6 +154,7 @@ def test_any_shape(chosen, t, d, v, seed):
     generator = torch.Generator().manual_seed(seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked, "TILE", 64)
+        patch.setattr(chunked, "RECORDED", 64)
         assert_agrees(*make_inputs(t, d, v, torch.float32, generator), chosen, generator)
 
 
@@ -203,13 +205,18 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_torch_path_holds_one_tile(generator, monkeypatch):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_torch_path_holds_one_tile(frozen, generator, monkeypatch):
+    """Whole logits pay only where the gradient of weight would need them twice, so not with frozen weights."""
     tokens, vocabulary = 100, 400
     monkeypatch.setattr(chunked, "TILE", 2000)
+    monkeypatch.setattr(chunked, "RECORDED", tokens * vocabulary - (not frozen))
     hidden, weight, targets = make_inputs(tokens, 3, vocabulary, torch.float32, generator)
-    hidden.requires_grad_(), weight.requires_grad_()
+    hidden.requires_grad_(), weight.requires_grad_(not frozen)
     with LargestTensor() as largest:
         kernels.token_logprob(hidden, weight, targets).sum().backward()
+        with torch.no_grad():
+            kernels.token_logprob(hidden, weight.requires_grad_(), targets)
     assert largest.nbytes <= 2000 * 4
     with LargestTensor() as largest:
         kernels.token_logprob(hidden, weight, targets, backend="reference")

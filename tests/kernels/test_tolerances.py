@@ -25,7 +25,7 @@ def test_a_sum_in_sequence_lies_within_and_a_lost_term_outside(length):
     generator = torch.Generator().manual_seed(1)
     terms = torch.rand(length, generator=generator)
     exact, scale = terms.double().sum(), terms.double().abs().sum()
-    in_sequence = terms.cumsum(0)[-1].double()
+    in_sequence = float(terms.numpy().cumsum()[-1])  # torch's own cumsum carries more than float32
     admitted = admitted_error(torch.float32, length, scale)
     assert (in_sequence - exact).abs() <= admitted
     if length <= 1000:

@@ -57,6 +57,14 @@ def test_equal_logits_give_the_lower_index(dtype, backend):
     assert ids.tolist() == [[63, 64, 259, 0, 1], [0, 1, 2, 3, 4]]
 
 
+def test_equal_logits_at_the_border_alone(dtype, backend):
+    """No two of the k are equal, but the k-th has equals after it; all negative, on both sides of -2."""
+    logits = torch.full((1, 260), -5.0)
+    logits[0, [250, 240, 230, 220]] = torch.tensor([-1.0, -2.0, -3.0, -4.0])
+    _, ids, _ = kernels.topk_confidence(logits.to(dtype), 5, backend=backend)
+    assert ids.tolist() == [[250, 240, 230, 220, 0]]
+
+
 def test_hand_computed_values(dtype, backend):
     """Uniform: alpha 0. One certain: 1. The paper's lemma 4.3 fails at (1/2, 1/2, 0, ...), alpha 1 - log10 2."""
     logits = torch.full((3, 80), -math.inf)
@@ -97,10 +105,39 @@ def test_any_shape(chosen, rows, width, data, seed):
         assert_agrees(logits, k, chosen)
 
 
-def test_same_bits_twice(backend, generator):
-    logits = make_logits(70, 300, torch.bfloat16, generator)
-    for first, second in zip(*(kernels.topk_confidence(logits, 10, backend=backend) for _ in range(2)), strict=True):
-        assert torch.equal(first, second)
+def test_same_bits_twice(dtype, backend, generator, assert_same_bits):
+    logits = make_logits(70, 300, dtype, generator)
+    assert_same_bits(lambda z: kernels.topk_confidence(z, 10, backend=backend), logits)
+
+
+def test_no_second_vocabulary(generator, largest_tensor):
+    """No probabilities of the whole vocabulary: what is held has the size of groups and candidates."""
+    logits = make_logits(32, 20_000, torch.float32, generator)
+    with largest_tensor(logits) as largest:
+        kernels.topk_confidence(logits, 10)
+    assert largest.nbytes <= logits.nbytes / 8
+    with largest_tensor(logits) as largest:
+        kernels.topk_confidence(logits, 10, backend="reference")
+    assert largest.nbytes >= logits.nbytes, "the recorder must see what the definition holds"
+
+
+def test_rows_past_the_end_are_not_read(rows_not_to_be_read, generator):
+    logits = rows_not_to_be_read(make_logits(16, 300, torch.float32, generator), 5)
+    kernels.topk_confidence(logits, 3, backend="triton")
+
+
+def test_results_carry_no_graph(backend, generator):
+    logits = make_logits(3, 40, torch.float32, generator).requires_grad_()
+    assert not any(x.requires_grad for x in kernels.topk_confidence(logits, 4, backend=backend))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_nan_of_either_sign_is_named_among_equals(sign, dtype, backend):
+    """Where equal logits are ranked by their bits, NaN must not sink below them."""
+    logits = torch.zeros(2, 300)
+    logits[1, 200] = math.copysign(math.nan, sign)
+    with pytest.raises(ValueError, match="logits: row 1 holds NaN"):
+        kernels.topk_confidence(logits.to(dtype), 5, backend=backend)
 
 
 @pytest.mark.parametrize("chosen", [None, "reference", "triton"])

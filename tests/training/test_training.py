@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from palimpsest import training
+from palimpsest import checkpoints, training
 from palimpsest.nets.lockstep import Lockstep
 from palimpsest.training import History, Recipe, TrainingDiverged, epoch_order, fit
 
@@ -59,7 +59,13 @@ def steps(monkeypatch) -> list[float]:
 def batch_sizes(monkeypatch) -> list[int]:
     seen = []
     forward = Lockstep.forward
-    monkeypatch.setattr(Lockstep, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
+
+    def watched(self, x):
+        if self.training:
+            seen.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(Lockstep, "forward", watched)
     return seen
 
 
@@ -229,7 +235,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, step
 @pytest.mark.parametrize("moment", ["before the move", "after the move"])
 def test_a_kill_while_saving_leaves_a_state_that_loads(tmp_path, monkeypatch, fails, moment):
     expected, history = run(None)
-    write, calls = training.write_atomic, []
+    write, calls = checkpoints.write_atomic, []
 
     def killed(path, writer):
         calls.append(path.name)
@@ -239,10 +245,10 @@ def test_a_kill_while_saving_leaves_a_state_that_loads(tmp_path, monkeypatch, fa
             raise Stopped
         write(path, writer)
 
-    monkeypatch.setattr(training, "write_atomic", killed)
+    monkeypatch.setattr(checkpoints, "write_atomic", killed)
     with pytest.raises(Stopped):
         run(tmp_path)
-    monkeypatch.setattr(training, "write_atomic", write)
+    monkeypatch.setattr(checkpoints, "write_atomic", write)
     assert (tmp_path / "epoch-0001.safetensors").exists()
     resumed, continued = run(tmp_path)
     assert same(resumed, expected)

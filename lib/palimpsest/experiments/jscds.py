@@ -176,6 +176,11 @@ class Results:
     geometry: pd.DataFrame
     lrs: dict[str, dict[str, float]]
 
+    @property
+    def tuned(self) -> list[dict]:
+        """The step sizes chosen, as rows."""
+        return [{"architecture": a, "arm": arm, "lr": lr} for a, arms in self.lrs.items() for arm, lr in arms.items()]
+
     def accuracies(
         self,
         method: str,

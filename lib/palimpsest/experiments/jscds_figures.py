@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from palimpsest.experiments import jscds, jscds_cohort
 from palimpsest.experiments.jscds_claims import against_full, against_methods
 from palimpsest.figures import COLOURS, forest
-from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import estimate
 
 
@@ -168,19 +167,3 @@ def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
     table = rows.pivot_table("speed_vs_eager", ["shape", "direction"], "peer", sort=False)
     table["peak MB"] = rows[rows.peer == "palimpsest"].set_index(["shape", "direction"]).peak_mb
     return table.round(2).reset_index().rename_axis(columns=None)
-
-
-def claims_table(judged: dict[str, Judgement]) -> pd.DataFrame:
-    """Verdict, measured value and reason of every claim judged in this run."""
-    rows = [
-        {
-            "claim": j.id,
-            "verdict": j.verdict,
-            "measured": f"{j.measured.mean:+.2f}",
-            "95 % interval": f"[{j.measured.low:+.2f}, {j.measured.high:+.2f}]" if j.measured.n > 1 else "counted",
-            "seeds": j.measured.n,
-            "why": j.why,
-        }
-        for j in judged.values()
-    ]
-    return pd.DataFrame(rows)

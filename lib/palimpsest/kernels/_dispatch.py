@@ -7,7 +7,10 @@ import torch
 BACKENDS = ("reference", "triton")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-_last: str | None = None
+FEW = 128
+"""So many numbers are looked at sooner in Python than by two torch operations."""
+
+_last: tuple[str, str] | None = None
 
 
 class BackendUnavailableError(ValueError, RuntimeError):
@@ -19,7 +22,7 @@ def last_backend() -> str | None:
 
     Backends are ``reference``, ``triton``, ``triton-interpreted`` and the name of the op's torch path.
     """
-    return _last
+    return None if _last is None else ": ".join(_last)
 
 
 def triton_mode() -> tuple[str | None, str]:
@@ -55,6 +58,9 @@ def choose(op: str, backend: str | None, device: torch.device, torch_path: str) 
         BackendUnavailableError: Triton was forced where it cannot run.
     """
     global _last
+    if backend is None and device.type == "cpu":  # first, since small calls wait for each line here
+        _last = op, torch_path
+        return torch_path
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"backend: got {backend!r}, want None or one of {', '.join(map(repr, BACKENDS))}")
     chosen, ran_as = backend or torch_path, backend or torch_path
@@ -66,7 +72,7 @@ def choose(op: str, backend: str | None, device: torch.device, torch_path: str) 
             raise BackendUnavailableError(f"backend: 'triton' cannot run here: {reason}")
         if mode == "compiled" or backend == "triton":
             chosen, ran_as = "triton", "triton" if mode == "compiled" else "triton-interpreted"
-    _last = f"{op}: {ran_as}"
+    _last = op, ran_as
     return chosen
 
 
@@ -87,12 +93,25 @@ def require_same_kind(name: str, value: torch.Tensor, other_name: str, other: to
             raise ValueError(f"{name}: got {what} {got}, want that of {other_name}, {want}")
 
 
+def all_finite(result: torch.Tensor) -> bool:
+    """Whether `result`, whose sum cannot overflow, holds neither NaN nor infinity. On CUDA it is not looked at.
+
+    A row of logits without a softmax makes NaN of each result that it enters, so this tells on CPU, at the cost
+    of one pass over the result, whether `require_distribution` need read the logits to name that row.
+    """
+    if result.is_cuda:
+        return True
+    few = result.ndim == 1 and result.shape[0] <= FEW
+    return math.isfinite(sum(result.tolist()) if few else result.detach().sum().item())
+
+
 def require_distribution(name: str, logits: torch.Tensor) -> None:
     """Refuse rows of `logits` [R, D] whose softmax is undefined: NaN, +inf, or -inf throughout.
 
     On CPU this costs one read: the row maximum shows all three, and the sum of the maxima shows them for all
     rows at once. On CUDA nothing is checked, since the host would have to wait for the answer: there such a
-    row gives NaN wherever it is used, as it does in torch.softmax.
+    row gives NaN wherever it is used, as it does in torch.softmax. Where the result shows it, `all_finite`
+    costs less.
     """
     if logits.is_cuda:
         return

@@ -2,10 +2,14 @@
 
 import struct
 from collections.abc import Sequence
+from operator import attrgetter
 
 import torch
 
 from palimpsest.kernels import _dispatch
+
+KINDS = {True: attrgetter("shape", "device", "dtype"), False: attrgetter("shape", "device")}
+"""What partners share, with and without the dtype."""
 
 
 def require_float_tensors(name: str, tensors: object) -> None:
@@ -17,30 +21,29 @@ def require_float_tensors(name: str, tensors: object) -> None:
             raise ValueError(f"{name}[{i}]: got {type(value).__name__}, want a tensor")
         if value.dtype not in _dispatch.FLOATS:
             raise ValueError(f"{name}[{i}]: got dtype {value.dtype}, want float16, bfloat16, float32 or float64")
-        if value.device != tensors[0].device:
+        if i and value.device != tensors[0].device:
             raise ValueError(f"{name}[{i}]: got device {value.device}, want that of {name}[0], {tensors[0].device}")
 
 
-def require_like(name: str, tensors: list[torch.Tensor], other_name: str, others: list[torch.Tensor]) -> None:
-    """Refuse a list that is not as long as `others`, or whose shapes differ from theirs."""
+def require_like(
+    name: str, tensors: list[torch.Tensor], other_name: str, others: list[torch.Tensor], same_dtype: bool
+) -> None:
+    """Refuse a list that is not as long as `others`, or whose shapes, devices or, if so wished, dtypes differ.
+
+    Lists of attributes are compared whole: a line of Python for each of many small tensors would cost as much as
+    the op itself.
+    """
     if len(tensors) != len(others):
         raise ValueError(f"{name}: got {len(tensors)} tensors, want as many as {other_name}, {len(others)}")
-    for i, (value, other) in enumerate(zip(tensors, others, strict=True)):
-        if value.shape != other.shape:
-            raise ValueError(
-                f"{name}[{i}]: got shape {list(value.shape)}, want that of {other_name}[{i}], {list(other.shape)}"
-            )
-        if value.device != other.device:
-            raise ValueError(
-                f"{name}[{i}]: got device {value.device}, want that of {other_name}[{i}], {other.device}"
-            )
-
-
-def require_same_dtype(name: str, tensors: list[torch.Tensor], other_name: str, others: list[torch.Tensor]) -> None:
-    """Refuse tensors whose dtype differs from that of their partner in `others`."""
-    for i, (value, other) in enumerate(zip(tensors, others, strict=True)):
-        if value.dtype != other.dtype:
-            raise ValueError(f"{name}[{i}]: got dtype {value.dtype}, want that of {other_name}[{i}], {other.dtype}")
+    kind = KINDS[same_dtype]
+    got, want = list(map(kind, tensors)), list(map(kind, others))
+    if got == want:
+        return
+    i = next(i for i in range(len(got)) if got[i] != want[i])
+    for what, one, other in zip(("shape", "device", "dtype"), got[i], want[i], strict=False):
+        if one != other:
+            show = list if what == "shape" else str
+            raise ValueError(f"{name}[{i}]: got {what} {show(one)}, want that of {other_name}[{i}], {show(other)}")
 
 
 def refuse_interpreted_cuda(device: torch.device) -> None:

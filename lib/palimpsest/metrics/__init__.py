@@ -1,5 +1,5 @@
 """Metrics, each defined once and tested on a case small enough to check by hand."""
 
-from . import statistics
+from . import distances, membership, predictions, statistics
 
-__all__ = ["statistics"]
+__all__ = ["distances", "membership", "predictions", "statistics"]

@@ -11,6 +11,42 @@ import copy
 import torch
 from torch import nn
 
+from .quantised import Quantised, code_ranges
+
+
+class Solo(nn.Module):
+    """One network of any class behind the interface of `Lockstep`: K = 1, and the weights are the model's own."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(x[:, 0]).unsqueeze(1)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model.features(x[:, 0]).unsqueeze(1)
+
+    def unpack(self) -> None:
+        """Nothing to copy: training changed the model itself."""
+
+
+class Heads(Quantised, nn.Module):
+    """K linear layers side by side, float or quantised: [N, K, D] -> [N, K, classes]."""
+
+    def __init__(self, heads: list[nn.Linear]):
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
+        self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
+        if isinstance(heads[0], Quantised):
+            self.join(heads)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        weight = self.weight
+        if hasattr(self, "weight_step"):
+            features, weight = self.rounded_input(features), self.rounded_weight()
+        return torch.einsum("nkd,kcd->nkc", features, weight) + self.bias
+
 
 class Lockstep(nn.Module):
     """The grouped twin of `models`, which must be alike in everything but their weights.
@@ -21,21 +57,17 @@ class Lockstep(nn.Module):
 
     def __init__(self, models: list[nn.Module]):
         super().__init__()
-        layouts = [{name: v.shape for name, v in model.state_dict().items()} for model in models]
+        layouts = [{name: v.shape for name, v in model.state_dict().items()} | code_ranges(model) for model in models]
         if not models or any(layout != layouts[0] for layout in layouts):
             names = [type(model).__name__ for model in models]
-            raise ValueError(f"models: got {names}, want at least one, all of one architecture and width")
+            raise ValueError(f"models: got {names}, want at least one, all of one architecture, width and precision")
         self.models = [models]  # in a list, so that torch does not register them as submodules
         self.body = _grouped([model.body for model in models])
-        self.weight = nn.Parameter(torch.stack([model.head.weight.detach() for model in models]))
-        self.bias = nn.Parameter(torch.stack([model.head.bias.detach() for model in models]))
+        self.head = Heads([model.head for model in models])
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         flat = x.flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        return self.body(flat).unflatten(1, (len(self.weight), -1))
-
-    def head(self, features: torch.Tensor) -> torch.Tensor:
-        return torch.einsum("nkd,kcd->nkc", features, self.weight) + self.bias
+        return self.body(flat).unflatten(1, (len(self.head.weight), -1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(x))
@@ -48,8 +80,16 @@ class Lockstep(nn.Module):
             for name, value in self.body.state_dict().items():
                 part = value if value.ndim == 0 else value.chunk(len(models))[k]
                 own[name].copy_(part)
-            model.head.weight.copy_(self.weight[k])
-            model.head.bias.copy_(self.bias[k])
+            for name, parameter in model.head.named_parameters():
+                parameter.copy_(self.head.get_parameter(name)[k])
+
+
+def side_by_side(models: list[nn.Module]) -> Lockstep | Solo:
+    """`Lockstep(models)`, or `Solo` for a single network that is not one of ours (no `body` and `head`)."""
+    ours = all(isinstance(getattr(model, "head", None), nn.Linear) and hasattr(model, "body") for model in models)
+    if len(models) == 1 and not ours:
+        return Solo(models[0])
+    return Lockstep(models)
 
 
 def _grouped(modules: list[nn.Module]) -> nn.Module:
@@ -60,6 +100,7 @@ def _grouped(modules: list[nn.Module]) -> nn.Module:
         if isinstance(layer, nn.Conv2d):
             layer.in_channels, layer.out_channels = layer.in_channels * count, layer.out_channels * count
             layer.groups *= count
+            layer.networks = count  # read by quantised layers, whose steps are one a network
         elif isinstance(layer, nn.BatchNorm2d):
             layer.num_features *= count
             layer.running_mean = torch.cat([peer.running_mean for peer in peers])

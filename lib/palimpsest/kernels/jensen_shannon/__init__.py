@@ -11,9 +11,10 @@ from palimpsest.kernels.tolerances import accumulation_dtype
 class _JensenShannon(torch.autograd.Function):
     @staticmethod
     def forward(ctx, p_logits, q_logits, path):
-        ctx.save_for_backward(p_logits, q_logits)
+        divergence, *kept = path.forward(p_logits, q_logits)
+        ctx.save_for_backward(p_logits, q_logits, *kept)
         ctx.path = path
-        return path.forward(p_logits, q_logits)
+        return divergence
 
     @staticmethod
     @once_differentiable
@@ -50,15 +51,21 @@ def jensen_shannon(p_logits: torch.Tensor, q_logits: torch.Tensor, backend: str 
     if p_logits.shape[1] != q_logits.shape[1]:
         raise ValueError(f"q_logits: got D = {q_logits.shape[1]}, want that of p_logits, {p_logits.shape[1]}")
     chosen = _dispatch.choose("jensen_shannon", backend, p_logits.device, "torch-chunked")
-    _dispatch.require_distribution("p_logits", p_logits)
-    _dispatch.require_distribution("q_logits", q_logits)
-    if chosen == "reference":
-        return reference.jensen_shannon(p_logits, q_logits)
     if p_logits.shape[0] == 0 or q_logits.shape[0] == 0:
         dtype = accumulation_dtype(p_logits.dtype)
         return (p_logits @ q_logits.t()).to(dtype)
-    if chosen == "triton":
-        from palimpsest.kernels.jensen_shannon import triton as path
+    if chosen == "reference":
+        divergence = reference.jensen_shannon(p_logits, q_logits)
     else:
-        path = chunked
-    return _JensenShannon.apply(p_logits, q_logits, path)
+        if chosen == "triton":
+            from palimpsest.kernels.jensen_shannon import triton as path
+        else:
+            path = chunked
+        if torch.is_grad_enabled() and (p_logits.requires_grad or q_logits.requires_grad):
+            divergence = _JensenShannon.apply(p_logits, q_logits, path)
+        else:
+            divergence = path.forward(p_logits, q_logits)[0]
+    if not _dispatch.all_finite(divergence):
+        _dispatch.require_distribution("p_logits", p_logits)
+        _dispatch.require_distribution("q_logits", q_logits)
+    return divergence

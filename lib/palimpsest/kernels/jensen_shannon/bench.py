@@ -7,7 +7,7 @@ from palimpsest.kernels.jensen_shannon import jensen_shannon, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
 SHAPES = {
-    "cpu": ((12_000, 10, 10), (4_096, 100, 10), (512, 100, 128), (2_048, 10, 512)),
+    "cpu": ((80, 1, 64), (256, 10, 10), (12_000, 10, 10), (4_096, 100, 10), (512, 100, 128), (2_048, 10, 512)),
     "cuda": (
         (12_000, 10, 10),
         (65_536, 1_000, 10),

@@ -1,97 +1,126 @@
-"""The torch path: equations (3) and (7) of README.md on tiles that stay in cache.
+"""The torch path: equations (11) and (7) of README.md on tiles that stay in cache.
 
-In float64 whatever the input: the entropy form is short (one logarithm a pair) but cancels, and its absolute
-error of about 1e-15 is finer than float32 logits can tell apart.
+A tile holds rows of p against rows of q: [N, C, D] or, where D is small, [D, C, N], since what runs innermost
+should be long. `dim`, -1 or 0, is the place of D; matrices of one side are [R, D] or [D, R].
 """
 
-import math
+import functools
 
 import torch
 
 from palimpsest.kernels.jensen_shannon.reference import greatest_divergence
-from palimpsest.kernels.tolerances import accumulation_dtype, tolerance
+from palimpsest.kernels.tolerances import accumulation_dtype
 
 TILE = 1 << 16
-"""Elements of one tile: two of them in float64, 1 MB, fit the second-level cache of one core."""
+"""Elements of one tile for each thread: three of them in float32, 768 KB, fit the second-level cache."""
 
-LOG_ZERO = -690.0
-"""Stands for ln 0: e^-690 = 2e-300 times any logarithm vanishes beside a rounding error."""
+NARROW = 32
+"""Rows shorter than this leave vector units idle, so they are transposed and run innermost."""
+
+TRANSPOSABLE = 1 << 13
+"""With fewer elements of all pairs than this the transposition costs more than it saves."""
+
+SMALLEST = 1e-37
+"""Stands for probability zero: a normal number in float32, beside which products with it vanish."""
 
 
-def _log_probabilities(logits):
-    """[R, D] -> ln softmax, float64, as [D, R]: the rows, usually many, run innermost."""
-    columns = logits.t().to(torch.float64, memory_format=torch.contiguous_format)
-    return columns.log_softmax(0).clamp_(min=LOG_ZERO)
+@functools.cache
+def _constants(dtype):
+    """1/2, 2, 2 - edge and 2 - 2 edge as tensors: torch is slower to take a Python number."""
+    edge = 2 * torch.finfo(dtype).eps
+    return *(torch.tensor(x, dtype=dtype) for x in (0.5, 2.0, 2.0 - edge)), 2.0 - 2 * edge
 
 
-def _tiles(p_logits, log_q):
-    """Walk the pairs: slices of p's rows (n) and q's (c), ln p and p [D, n], p + q and its ln [D, c, n].
+def _probabilities(logits, dim):
+    """[R, D] -> softmax in the accumulation dtype, laid out by `dim`."""
+    if dim == 0:
+        logits = logits.t().contiguous()
+    return logits.softmax(dim, dtype=accumulation_dtype(logits.dtype))
 
-    The last two live in buffers that the next step overwrites. Fast when p is the longer side.
+
+def _pairs(p: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
+    """Equation (11): probabilities of N and C rows -> [N, C] nats."""
+    half, two, highest, slope = _constants(p.dtype)
+    p, q = p.unsqueeze(1), q.clamp_min(SMALLEST).unsqueeze(2 * dim + 2)
+    total = p + q
+    b = torch.sub(highest, torch.div(p, total, out=total), alpha=slope)
+    a = torch.sub(two, b, out=total)  # exact, whatever b was rounded to
+    divergence = a.log_().mul_(p).addcmul_(b.log_(), q).sum(dim)
+    divergence.mul_(half).clamp_(0, greatest_divergence(p.dtype))
+    return divergence.t() if dim == 0 else divergence
+
+
+def _log_ratios(p, q, weight, dim):
+    """Sums of weight [N, C] / 2 times ln p/m over the rows of q and times ln q/m over those of p, as p and q."""
+    half, p, q = _constants(p.dtype)[0], p.clamp_min(SMALLEST), q.clamp_min(SMALLEST)
+    weight = ((weight.t() if dim == 0 else weight) * half).unsqueeze(dim)
+    mixture = (p * half).unsqueeze(1) + (q * half).unsqueeze(2 * dim + 2)
+    ratio = p.unsqueeze(1) / mixture
+    of_p = ratio.log_().mul_(weight).sum(1)
+    torch.div(q.unsqueeze(2 * dim + 2), mixture, out=ratio)
+    return of_p, ratio.log_().mul_(weight).sum(2 * dim + 2)
+
+
+def _through_softmax(p, weighted, dim, like):
+    """Equation (7) from p and weighted log ratios, which are overwritten -> [R, D] in the dtype of `like`."""
+    u = weighted.mul_(p)
+    grad = u.addcmul_(p, u.sum(dim, keepdim=True), value=-1)
+    return (grad.t() if dim == 0 else grad).to(like.dtype)
+
+
+def _layout(p_logits, q_logits):
+    """`dim`, and how many rows of p and of q make a tile."""
+    (rows, width), others = p_logits.shape, q_logits.shape[0]
+    dim = 0 if width < NARROW and rows * others * width >= TRANSPOSABLE else -1
+    tile = TILE * torch.get_num_threads()
+    n_step = min(rows, max(1, tile // width))
+    return dim, n_step, min(others, max(1, tile // (width * n_step)))
+
+
+def forward(p_logits: torch.Tensor, q_logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """[N, D], [C, D] -> [N, C] nats, float32 (float64 for float64), and what `backward` wants kept.
+
+    None of N, C, D is 0. Kept are the probabilities, where all pairs fit one tile.
     """
-    rows, (width, others) = len(p_logits), log_q.shape
-    n_step = min(rows, max(1, TILE // width))
-    c_step = min(others, max(1, TILE // (width * n_step)))
-    q = log_q.exp()
-    buffers = torch.empty(2, width * c_step * n_step, dtype=torch.float64, device=log_q.device)
-    for i in range(0, rows, n_step):
-        n = slice(i, min(i + n_step, rows))
-        log_p = _log_probabilities(p_logits[n])
-        p = log_p.exp()
-        for j in range(0, others, c_step):
-            c = slice(j, min(j + c_step, others))
-            shape = (width, c.stop - c.start, n.stop - n.start)
-            total, log_total = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
-            torch.add(p[:, None, :], q[:, c, None], out=total)
-            torch.log(total, out=log_total)
-            yield n, c, log_p, p, total, log_total
-
-
-def forward(p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
-    """[N, D], [C, D] -> [N, C] nats, float32 (float64 for float64). None of N, C, D is 0."""
-    dtype = accumulation_dtype(p_logits.dtype)
-    out = torch.empty(len(p_logits), len(q_logits), dtype=dtype, device=p_logits.device)
-    by_q = out.t()
     if len(p_logits) < len(q_logits):
-        p_logits, q_logits, by_q = q_logits, p_logits, out
-    width = p_logits.shape[1]
-    indistinct = tolerance(torch.float64, width) * (1 + math.log(width))
-    ceiling = greatest_divergence(dtype)
-    log_q = _log_probabilities(q_logits)
-    q_information = (log_q.exp() * log_q).sum(0).div_(2).add_(math.log(2))
-    for n, c, log_p, p, total, log_total in _tiles(p_logits, log_q):
-        if c.start == 0:
-            p_information = (p * log_p).sum(0).div_(2)
-        divergence = p_information + q_information[c, None]
-        divergence.sub_(log_total.mul_(total).sum(0), alpha=0.5)
-        torch.nn.functional.threshold_(divergence, indistinct, 0.0)
-        by_q[c, n] = divergence.clamp_(max=ceiling)
-    return out
+        by_q, *kept = forward(q_logits, p_logits)
+        return by_q.t().contiguous(), *kept
+    dim, n_step, c_step = _layout(p_logits, q_logits)
+    q = _probabilities(q_logits, dim)
+    if n_step == len(p_logits) and c_step == len(q_logits):
+        p = _probabilities(p_logits, dim)
+        return _pairs(p, q, dim).contiguous(), p, q
+    out = torch.empty(len(p_logits), len(q_logits), dtype=q.dtype, device=q.device)
+    for i in range(0, len(p_logits), n_step):
+        n = slice(i, i + n_step)
+        p = _probabilities(p_logits[n], dim)
+        for others, tile in zip(q.split(c_step, dim + 1), out[n].split(c_step, 1), strict=True):
+            tile.copy_(_pairs(p, others, dim))
+    return (out,)
 
 
 def backward(
-    p_logits: torch.Tensor, q_logits: torch.Tensor, grad_output: torch.Tensor
+    p_logits: torch.Tensor, q_logits: torch.Tensor, *kept_and_grad: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of both logits, [N, D] and [C, D] in their dtype, from grad_output [N, C]."""
+    """Gradients of both logits, [N, D] and [C, D] in their dtype, from what was kept and grad_output [N, C]."""
+    *kept, weight = kept_and_grad
     if len(p_logits) < len(q_logits):
-        grad_q, grad_p = backward(q_logits, p_logits, grad_output.t())
-        return grad_p, grad_q
-    weight = grad_output.t().double()
-    log_q = _log_probabilities(q_logits)
-    weighted_q = log_q * weight.sum(1)
-    grad_p = torch.empty_like(p_logits)
-    for n, c, log_p, p, _, log_total in _tiles(p_logits, log_q):
-        if c.start == 0:
-            weighted_p = log_p * weight[:, n].sum(0)
-        log_total.mul_(weight[c, n])
-        weighted_p -= log_total.sum(1)
-        weighted_q[:, c] -= log_total.sum(2)
-        if c.stop == len(q_logits):
-            grad_p[n] = _through_softmax(p, weighted_p)
-    return grad_p, _through_softmax(log_q.exp_(), weighted_q).to(q_logits.dtype)
-
-
-def _through_softmax(p, weighted):
-    """Equation (7): p and weighted log ratios [D, R] -> [R, D]. A constant added to `weighted` drops out."""
-    u = p * weighted
-    return ((u - p * u.sum(0)) / 2).t()
+        return backward(q_logits, p_logits, *kept, weight.t())[::-1]
+    dim, n_step, c_step = _layout(p_logits, q_logits)
+    if kept:
+        p, q = kept
+        of_p, of_q = _log_ratios(p, q, weight, dim)
+        return _through_softmax(p, of_p, dim, p_logits), _through_softmax(q, of_q, dim, q_logits)
+    q = _probabilities(q_logits, dim)
+    sum_q, grad_p = torch.zeros_like(q), torch.empty_like(p_logits)
+    for i in range(0, len(p_logits), n_step):
+        n = slice(i, i + n_step)
+        p = _probabilities(p_logits[n], dim)
+        sum_p = torch.zeros_like(p)
+        tiles = (q.split(c_step, dim + 1), sum_q.split(c_step, dim + 1), weight[n].split(c_step, 1))
+        for others, sum_others, weight_tile in zip(*tiles, strict=True):
+            of_p, of_q = _log_ratios(p, others, weight_tile, dim)
+            sum_p += of_p
+            sum_others += of_q
+        grad_p[n] = _through_softmax(p, sum_p, dim, p_logits)
+    return grad_p, _through_softmax(q, sum_q, dim, q_logits)

@@ -3,6 +3,7 @@
 Materialises N x C x D, so it is for small sizes: tests, benchmarks' correctness checks and teaching.
 """
 
+import functools
 import math
 
 import torch
@@ -13,6 +14,7 @@ UNDERFLOW = 2.0**-100
 """Probabilities below this are too near the smallest float32, 2^-126, to keep their relative accuracy."""
 
 
+@functools.cache
 def greatest_divergence(dtype: torch.dtype) -> float:
     """The largest number of `dtype` (float32 or float64) not above ln 2, so that no J exceeds its bound."""
     bound = torch.tensor(math.log(2), dtype=dtype)

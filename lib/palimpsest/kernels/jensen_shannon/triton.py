@@ -198,19 +198,23 @@ def _statistics(logits):
     return top, log_sum
 
 
-def forward(p_logits: torch.Tensor, q_logits: torch.Tensor) -> torch.Tensor:
-    """[N, D], [C, D] -> [N, C] nats, float32 (float64 for float64). None of N, C, D is 0."""
+def forward(p_logits: torch.Tensor, q_logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """[N, D], [C, D] -> [N, C] nats, float32 (float64 for float64), then the row statistics of p and of q.
+
+    None of N, C, D is 0.
+    """
     dtype = accumulation_dtype(p_logits.dtype)
     (n_rows, width), c_rows = p_logits.shape, q_logits.shape[0]
     out = torch.empty(n_rows, c_rows, dtype=dtype, device=p_logits.device)
     rows, others, columns = _blocks(n_rows, c_rows, width, dtype)
+    statistics = (*_statistics(p_logits), *_statistics(q_logits))
     _pairs[(triton.cdiv(n_rows, rows) * triton.cdiv(c_rows, others),)](
-        p_logits, q_logits, *_statistics(p_logits), *_statistics(q_logits), out, n_rows, c_rows, width,
+        p_logits, q_logits, *statistics, out, n_rows, c_rows, width,
         *p_logits.stride(), *q_logits.stride(), *out.stride(),
         SERIES=SERIES[dtype], CEILING=greatest_divergence(dtype), ACC=ACCUMULATOR[dtype],
         ROWS=rows, OTHERS=others, COLUMNS=columns,
     )  # fmt: skip
-    return out
+    return out, *statistics
 
 
 def _gradient(x_logits, y_logits, x_statistics, y_statistics, weight):
@@ -238,9 +242,9 @@ def _gradient(x_logits, y_logits, x_statistics, y_statistics, weight):
     return grad
 
 
-def backward(p_logits, q_logits, grad_output):
-    """Gradients of both logits, [N, D] and [C, D] in their dtype, from grad_output [N, C]. No atomics."""
-    p_statistics, q_statistics = _statistics(p_logits), _statistics(q_logits)
+def backward(p_logits, q_logits, p_top, p_log_sum, q_top, q_log_sum, grad_output):
+    """Gradients of both logits, [N, D] and [C, D] in their dtype, from the statistics and grad_output [N, C]."""
+    p_statistics, q_statistics = (p_top, p_log_sum), (q_top, q_log_sum)
     return (
         _gradient(p_logits, q_logits, p_statistics, q_statistics, grad_output),
         _gradient(q_logits, p_logits, q_statistics, p_statistics, grad_output.t()),

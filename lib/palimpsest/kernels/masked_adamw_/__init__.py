@@ -64,17 +64,17 @@ def masked_adamw_(
             unknown backend. Nothing is updated then.
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
-    _multi_tensor.require_float_tensors("params", params)
-    lists = {"grads": grads, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-    lists |= {} if scales is None else {"scales": scales}
-    for name, tensors in lists.items():
+    given = [("params", params), ("grads", grads), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)]
+    if scales is not None:
+        given.append(("scales", scales))
+    for name, tensors in given:
         _multi_tensor.require_float_tensors(name, tensors)
-        _multi_tensor.require_like(name, tensors, "params", params)
-    _multi_tensor.require_same_dtype("grads", grads, "params", params)
-    _multi_tensor.require_same_dtype("exp_avg_sq", exp_avg_sq, "exp_avg", exp_avg)
-    for name in lists.keys() & {"exp_avg", "scales"}:
-        _require_dtype(name, lists[name], params)
-    for name, tensors in (("params", params), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
+    _multi_tensor.require_like("grads", grads, "params", params, same_dtype=True)
+    _require_like_or_wider("exp_avg", exp_avg, params)
+    _multi_tensor.require_like("exp_avg_sq", exp_avg_sq, "exp_avg", exp_avg, same_dtype=True)
+    if scales is not None:
+        _require_like_or_wider("scales", scales, params)
+    for name, tensors in (given[0], *given[2:4]):
         _require_own_memory(name, tensors)
     _require_masks(masks, params)
     _require_numbers(step, lr, betas, eps, weight_decay)
@@ -98,9 +98,10 @@ def masked_adamw_(
                 x.copy_(y)
 
 
-def _require_dtype(name, tensors, params):
+def _require_like_or_wider(name, tensors, params):
+    _multi_tensor.require_like(name, tensors, "params", params, same_dtype=False)
     for i, (value, param) in enumerate(zip(tensors, params, strict=True)):
-        if value.dtype not in (param.dtype, accumulation_dtype(param.dtype)):
+        if value.dtype != param.dtype and value.dtype != accumulation_dtype(param.dtype):
             raise ValueError(
                 f"{name}[{i}]: got dtype {value.dtype}, want that of params[{i}], {param.dtype}, "
                 f"or {accumulation_dtype(param.dtype)}"
@@ -109,7 +110,9 @@ def _require_dtype(name, tensors, params):
 
 def _require_own_memory(name, tensors):
     for i, x in enumerate(tensors):
-        if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
+        if not x.is_contiguous() and any(
+            stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)
+        ):
             raise ValueError(f"{name}[{i}]: got an expanded tensor, want one memory location for each element")
 
 
@@ -121,8 +124,8 @@ def _require_masks(masks, params):
     for i, (mask, param) in enumerate(zip(masks, params, strict=True)):
         if not isinstance(mask, torch.Tensor):
             raise ValueError(f"masks[{i}]: got {type(mask).__name__}, want a tensor")
-        packed = torch.Size([-(-param.numel() // 8)])
-        if (mask.dtype, mask.shape) not in ((torch.bool, param.shape), (torch.uint8, packed)):
+        packed = (-(-param.numel() // 8),)
+        if mask.shape != {torch.bool: param.shape, torch.uint8: packed}.get(mask.dtype):
             raise ValueError(
                 f"masks[{i}]: got {mask.dtype} {list(mask.shape)}, want torch.bool {list(param.shape)} "
                 f"or its bits from pack_mask, torch.uint8 {list(packed)}"

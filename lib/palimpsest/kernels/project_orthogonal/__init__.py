@@ -36,8 +36,10 @@ def project_orthogonal(
         lam: weight of the projected forget gradient.
         mode: "always" projects; "conflict" only where <g_f, g_r> < 0 (c is at most 0).
         scope: "model" has one c for all tensors together, "layer" one for each tensor.
-        return_products: also return the inner products, from the same pass. Adaptive gradient reweighting
-            needs the norms: ``products[:, 1:].sqrt().sum(0)`` is (G_f, G_r).
+        return_products: also return the inner products of every tensor, from the same pass, whatever `mode` and
+            `scope`. ``products[:, 0].sum()`` is <g_f, g_r>, ``products[:, 2].sum()`` is ||g_r||^2, and
+            ``products[:, 1:].sqrt().sum(0)`` is (G_f, G_r), the norms summed over tensors that adaptive
+            gradient reweighting needs.
         backend: None takes Triton on CUDA tensors and the chunked torch path on CPU; "reference" is the plain
             definition; "triton" on CPU tensors needs TRITON_INTERPRET=1 before triton is first imported.
 
@@ -53,8 +55,7 @@ def project_orthogonal(
     """
     _multi_tensor.require_float_tensors("grads_f", grads_f)
     _multi_tensor.require_float_tensors("grads_r", grads_r)
-    _multi_tensor.require_like("grads_r", grads_r, "grads_f", grads_f)
-    _multi_tensor.require_same_dtype("grads_r", grads_r, "grads_f", grads_f)
+    _multi_tensor.require_like("grads_r", grads_r, "grads_f", grads_f, same_dtype=True)
     if not isinstance(lam, Real) or not math.isfinite(lam):
         raise ValueError(f"lam: got {lam!r}, want a finite number")
     if mode not in MODES:
@@ -72,15 +73,15 @@ def project_orthogonal(
         path = chunked
     projected, products = path.project(grads_f, grads_r, float(lam), mode, scope)
     if device.type != "cuda":
-        _refuse_non_finite(products)
-    return (projected, products) if return_products else projected
+        _refuse_non_finite(products if path is chunked else products.tolist())
+    return (projected, torch.as_tensor(products, dtype=torch.float64)) if return_products else projected
 
 
 def _refuse_non_finite(products):
     """Finite products mean finite gradients. On CUDA the host would have to wait for them."""
-    if math.isfinite(products.sum()):
+    if math.isfinite(sum(map(sum, products))):
         return
-    for i, (product, norm_f, norm_r) in enumerate(products.tolist()):
+    for i, (product, norm_f, norm_r) in enumerate(products):
         for name, value in (("grads_f", norm_f), ("grads_r", norm_r), ("grads_f", product)):
             if not math.isfinite(value):
                 raise ValueError(

@@ -1,7 +1,5 @@
 """Entropy of the softmax of every row of logits. Derivation: README.md."""
 
-import math
-
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -50,6 +48,7 @@ def softmax_entropy(logits: torch.Tensor, backend: str | None = None) -> torch.T
     chosen = _dispatch.choose("softmax_entropy", backend, logits.device, "torch-chunked")
     if logits.shape[0] == 0:
         return logits.sum(-1, dtype=accumulation_dtype(logits.dtype))
+    graph = logits.requires_grad and torch.is_grad_enabled()
     one_tile = chosen == "torch-chunked" and chunked.fits_one_tile(logits)
     if chosen == "reference":
         entropy = reference.softmax_entropy(logits)
@@ -60,11 +59,9 @@ def softmax_entropy(logits: torch.Tensor, backend: str | None = None) -> torch.T
             from palimpsest.kernels.softmax_entropy import triton as path
         else:
             path = chunked
-        graph = logits.requires_grad and torch.is_grad_enabled()
         entropy = _SoftmaxEntropy.apply(logits, path) if graph else path.forward(logits)[0]
-    # A row without a softmax has entropy NaN, so that one number tells whether the rows need a look.
-    if not entropy.is_cuda and not math.isfinite(entropy.sum().item()):
+    if not _dispatch.all_finite(entropy):
         _dispatch.require_distribution("logits", logits)
-        if one_tile:  # it takes no care of -inf; every other path does
+        if one_tile:  # alone in taking no care of -inf
             entropy = reference.softmax_entropy(logits)
     return entropy

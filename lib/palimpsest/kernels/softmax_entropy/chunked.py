@@ -21,16 +21,14 @@ def _rows_innermost(logits):
 
 def fits_one_tile(logits: torch.Tensor) -> bool:
     """Whether `one_tile` serves: on CPU, and so few logits that tiles would save nothing."""
-    return not logits.is_cuda and logits.numel() <= TILE * torch.get_num_threads()
+    return logits.numel() <= TILE * torch.get_num_threads() and not logits.is_cuda
 
 
 def one_tile(logits: torch.Tensor) -> torch.Tensor:
-    """[N, K] -> entropy [N], NaN where a probability is zero by -inf. torch differentiates it."""
-    z, dim = logits.to(accumulation_dtype(logits.dtype)), -1
-    if _rows_innermost(logits):
-        z, dim = z.t().contiguous(), 0
-    log_p = z.log_softmax(dim)
-    return -(log_p.exp() * log_p).sum(dim)
+    """[N, K] -> entropy [N], NaN where a probability is zero by -inf; torch differentiates it."""
+    z, dim = (logits.t().contiguous(), 0) if _rows_innermost(logits) else (logits, -1)
+    log_p = z.log_softmax(dim, dtype=accumulation_dtype(z.dtype))
+    return torch.linalg.vecdot(log_p.exp(), log_p, dim=dim).neg_()
 
 
 def _tiles(logits):

@@ -31,7 +31,8 @@ def token_logprob(
     The log-likelihood of a token under a language model's last layer. NPO (Zhang et al., 2024, equation 3),
     SimNPO, DPO and the metrics of TOFU (Maini et al., 2024, section 2.2) are functions of it. Differentiable
     once in hidden and weight; two calls give the same bits. "reference" does hold T x V; so does the torch path
-    where T x V is at most 2^20, and it is then differentiable more than once.
+    where T x V is at most 2^20, or 2^22 if the gradient of weight is recorded, and it is then differentiable more
+    than once.
 
     Args:
         hidden: [T, D] float16, bfloat16, float32 or float64, any strides.
@@ -52,30 +53,44 @@ def token_logprob(
     _dispatch.require_float_tensor("hidden", hidden, "[T, D]")
     _dispatch.require_float_tensor("weight", weight, "[V, D]")
     _dispatch.require_same_kind("weight", weight, "hidden", hidden)
-    if 0 in (hidden.shape[1], *weight.shape):
+    (tokens, width), (vocabulary, weight_width) = hidden.shape, weight.shape
+    if 0 in (width, vocabulary, weight_width):
         raise ValueError(f"weight: got shape {list(weight.shape)}, want [V, D] with V and D at least 1")
-    if hidden.shape[1] != weight.shape[1]:
-        raise ValueError(f"weight: got D = {weight.shape[1]}, want that of hidden, {hidden.shape[1]}")
-    _require_targets(targets, hidden, len(weight))
+    if width != weight_width:
+        raise ValueError(f"weight: got D = {weight_width}, want that of hidden, {width}")
+    _require_targets(targets, hidden)
     chosen = _dispatch.choose("token_logprob", backend, hidden.device, "torch-chunked")
     targets = targets.long()
-    logits = len(hidden) * len(weight)
-    if chosen == "reference":
-        value = reference.token_logprob(hidden, weight, targets)
-    elif logits == 0 or (chosen != "triton" and logits <= chunked.TILE):
-        value = chunked.whole(hidden, weight, targets)
+    recorded = torch.is_grad_enabled()
+    if _takes_whole(tokens * vocabulary, chosen, recorded and weight.requires_grad):
+        value = _whole(hidden, weight, targets)
     else:
+        _require_in_vocabulary(targets, vocabulary)
         if chosen == "triton":
             from palimpsest.kernels.token_logprob import triton as path
         else:
             path = chunked
-        with_gradient = torch.is_grad_enabled() and hidden.requires_grad
-        value = _TokenLogprob.apply(hidden, weight, targets, path, with_gradient)
+        value = _TokenLogprob.apply(hidden, weight, targets, path, recorded and hidden.requires_grad)
     _require_finite(value, hidden, weight)
     return value
 
 
-def _require_targets(targets, hidden, vocabulary):
+def _takes_whole(logits, chosen, weight_recorded):
+    """Whether all logits are held at once: by the definition always, on the torch path where they are few."""
+    most = chunked.RECORDED if weight_recorded else chunked.TILE
+    return chosen == "reference" or logits == 0 or (chosen != "triton" and logits <= most)
+
+
+def _whole(hidden, weight, targets):
+    """The definition. On CPU its gather looks at every target itself, which spares small inputs a check."""
+    try:
+        return reference.token_logprob(hidden, weight, targets)
+    except RuntimeError:
+        _require_in_vocabulary(targets, len(weight))
+        raise
+
+
+def _require_targets(targets, hidden):
     if not isinstance(targets, torch.Tensor):
         raise ValueError(f"targets: got {type(targets).__name__}, want a tensor [T]")
     if targets.dtype not in (torch.int32, torch.int64):
@@ -84,16 +99,19 @@ def _require_targets(targets, hidden, vocabulary):
         raise ValueError(f"targets: got shape {list(targets.shape)}, want [T] = [{len(hidden)}]")
     if targets.device != hidden.device:
         raise ValueError(f"targets: got device {targets.device}, want that of hidden, {hidden.device}")
+
+
+def _require_in_vocabulary(targets, vocabulary):
     if targets.is_cuda or len(targets) == 0:  # the host would have to wait for CUDA's answer
         return
-    low, high = (int(bound) for bound in targets.aminmax())
+    low, high = (bound.item() for bound in targets.aminmax())
     if low < 0 or high >= vocabulary:
         raise ValueError(f"targets: got {low if low < 0 else high}, want 0 ... {vocabulary - 1}")
 
 
 def _require_finite(value, hidden, weight):
     """Looks at the T results: NaN or infinity in the input shows there, and a read of V x D is spared."""
-    if value.is_cuda or math.isfinite(value.detach().sum(dtype=torch.float64)):
+    if value.is_cuda or math.isfinite(value.dot(value).item()) or torch.isfinite(value).all():
         return
     for name, x in (("hidden", hidden), ("weight", weight)):
         if not torch.isfinite(x).all():

@@ -7,7 +7,7 @@ from palimpsest.kernels.token_logprob import reference, token_logprob
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
 SHAPES = {
-    "cpu": ((16, 64, 1_000), (256, 64, 8_192), (512, 256, 8_192), (64, 576, 49_152)),
+    "cpu": ((16, 64, 1_000), (64, 64, 4_096), (256, 64, 8_192), (512, 256, 8_192), (64, 576, 49_152)),
     "cuda": (
         (4_096, 576, 49_152),
         (8_192, 2_048, 128_256),

@@ -5,17 +5,14 @@ import torch
 from palimpsest.kernels.tolerances import accumulation_dtype
 
 TILE = 1 << 20
-"""Logits of one tile, 4 MB in float32. Measured: smaller tiles slow the matrix products down."""
+"""Logits of one tile, 4 MB in float32. Measured: smaller tiles slow the matrix products down. At most as many are
+taken whole."""
+
+RECORDED = 1 << 22
+"""Logits up to which they are taken whole if the gradient of weight is recorded: tiles would be computed twice."""
 
 ROWS = 1024
 """Most tokens of a tile; with fewer, a tile takes more of the vocabulary."""
-
-
-def whole(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """[T, D], [V, D], [T] -> [T]: all logits as one tile, by operations that torch differentiates itself."""
-    dtype = accumulation_dtype(hidden.dtype)
-    logits = torch.nn.functional.linear(hidden.to(dtype), weight.to(dtype))
-    return -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
 
 def _slices(count, step):

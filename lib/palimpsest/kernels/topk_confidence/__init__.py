@@ -39,14 +39,16 @@ def topk_confidence(
         raise ValueError(f"k: got {k!r}, want an integer in 1 ... min(V, {MOST}), V = {logits.shape[1]}")
     chosen = _dispatch.choose("topk_confidence", backend, logits.device, "torch-grouped")
     logits = logits.detach()
-    if len(logits) == 0:
+    if logits.shape[0] == 0:
         probs = logits[:, :k].to(accumulation_dtype(logits.dtype), copy=True)
         return probs, torch.zeros_like(probs, dtype=torch.int64), probs[:, 0].clone()
-    _dispatch.require_distribution("logits", logits)
     if chosen == "reference":
         path = reference
     elif chosen == "triton":
         from palimpsest.kernels.topk_confidence import triton as path
     else:
         path = grouped
-    return path.topk_confidence(logits, k)
+    probs, ids, alpha = path.topk_confidence(logits, k)
+    if not _dispatch.all_finite(alpha):
+        _dispatch.require_distribution("logits", logits)
+    return probs, ids, alpha

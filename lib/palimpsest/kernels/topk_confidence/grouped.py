@@ -4,34 +4,50 @@ So one pass takes the maxima of the groups, and only k groups are searched. Of e
 wanted, which torch.topk does not promise.
 """
 
+import functools
 import math
 
 import torch
 
+from palimpsest.kernels._dispatch import FEW
 from palimpsest.kernels.tolerances import accumulation_dtype
-from palimpsest.kernels.topk_confidence.reference import confidence
 
 SMALL = 1 << 15
 """Logits below which the row is searched at once: the operations cost more than the search."""
 
 
+@functools.cache
+def _one():
+    return torch.ones(())  # torch is slower to take a Python number
+
+
+def _meets_equals(top):
+    """Whether a row of [N, M], sorted, holds a value twice."""
+    if top.numel() <= FEW:
+        return any(len(set(row)) < len(row) for row in top.tolist())
+    return bool((top[:, 1:] == top[:, :-1]).any())
+
+
 def _first_k(values, k):
-    """Positions of the k largest of each row of [N, M], the lower position first among equals: [N, k] int64.
+    """The k largest of each row of [N, M] and their positions, both [N, k]; among equals the lower position first.
 
     Where torch.topk meets no equals, it has no choice. Else, up to 32 bits, keys decide that no two columns share:
     the bits of a float order like integers once those of negative numbers are flipped, and the bits below them take
     the position, backwards. float64 has no room for it and is sorted.
     """
-    top, positions = values.topk(min(k + 1, values.shape[1]), dim=-1)
-    if not (top[:, 1:] == top[:, :-1]).any():
-        return positions[:, :k]
+    top, positions = values.topk(min(k + 1, values.shape[1]))
+    if not _meets_equals(top):
+        return top.narrow(1, 0, k), positions.narrow(1, 0, k)
     if values.dtype == torch.float64:
-        return values.sort(dim=-1, descending=True, stable=True).indices[:, :k]
-    bits = (values.float() + 0.0).view(torch.int32)  # -0 + 0 = 0, so that the two zeros are equal
+        top, positions = values.sort(dim=-1, descending=True, stable=True)
+        return top[:, :k], positions[:, :k]
+    # NaN has a sign bit; as +inf it comes first all the same. -0 + 0 = 0, so that the two zeros are equal.
+    bits = (torch.where(values == values, values.float(), math.inf) + 0.0).view(torch.int32)
     order = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
     back = torch.arange(values.shape[1] - 1, -1, -1, device=values.device)
     key = (order << 32).add_(back)
-    return values.shape[1] - 1 - (key.topk(k, dim=-1).values & 0x7FFFFFFF)
+    positions = values.shape[1] - 1 - (key.topk(k).values & 0x7FFFFFFF)
+    return values.gather(1, positions), positions
 
 
 def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -40,12 +56,16 @@ def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.T
     size = max(1, math.isqrt(width // k))  # as many maxima to search as candidates after them
     groups = width // size
     if groups < 4 * k or rows * width < SMALL:
-        ids = _first_k(logits, k)
+        top, ids = _first_k(logits, k)
     else:
         rest = torch.arange(groups * size, width, device=logits.device).expand(rows, -1)
-        best = _first_k(logits[:, : groups * size].unflatten(1, (groups, size)).amax(-1), k).sort(dim=-1).values
+        maxima = logits[:, : groups * size].unflatten(1, (groups, size)).amax(-1)
+        best = _first_k(maxima, k)[1].sort(dim=-1).values
         within = torch.arange(size, device=logits.device)
         candidates = torch.cat(((best[:, :, None] * size + within).flatten(1), rest), 1)
-        ids = candidates.gather(1, _first_k(logits.gather(1, candidates), k))
-    probs, alpha = confidence(logits.gather(1, ids).to(accumulation_dtype(logits.dtype)))
-    return probs, ids, alpha
+        top, positions = _first_k(logits.gather(1, candidates), k)
+        ids = candidates.gather(1, positions)
+    probs = top.softmax(-1, dtype=accumulation_dtype(top.dtype))
+    if k == 1:
+        return probs, ids, probs[:, 0].clone()
+    return probs, ids, torch.sub(_one(), torch.special.entr(probs).sum(-1), alpha=1 / math.log(k)).clamp_(0, 1)

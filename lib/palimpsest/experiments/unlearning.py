@@ -1,0 +1,252 @@
+"""The unlearning experiment: every method under one protocol, on one table that two chapters read.
+
+Three kinds of step, each cached by itself: networks are trained (`unlearning_cohort.train`), `tune` tries a
+method's whole grid on the tuning cohort, `arm` runs it at the value chosen on the verdict's seeds.
+"""
+
+import copy
+from dataclasses import dataclass
+from itertools import chain
+
+import pandas as pd
+
+from palimpsest import runs
+from palimpsest.experiments import unlearning_measures as measures
+from palimpsest.experiments.unlearning_cohort import FORGET_SETS, Cohort, Problem, Setting
+from palimpsest.metrics.distances import avg_gap
+from palimpsest.training import TrainingDiverged
+from palimpsest.unlearning.vision import METHODS, Report, unlearn
+
+HEADLINE = ("W4A4", "random 10 %")
+TUNED_ON = "random 10 %"
+VARIANTS = ("similar, w_f = 0.03", "similar, w_f = 0.1", "similar, w_f = 0.3", "Q-MUL (official quirks)")
+"""Parts of Q-MUL that its own chapter alone takes apart."""
+
+SWEPT = ("fine-tune", "random label", "RL + AGR", "similar labels", "Q-MUL", "OEU")
+"""The methods that run at every precision; at the headline all do."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A precision, a forget set, the methods that meet there, and the precision whose tuning they use.
+
+    Tuning is always on a random 10 %.
+    """
+
+    precision: str
+    forget_set: str
+    methods: tuple[str, ...]
+    tuned_at: str = "W4A4"
+
+
+def conditions(profile: str, chapter: str) -> list[Condition]:
+    """What a chapter's claims need; both need the headline."""
+    if chapter == "oeu":
+        return [Condition(*HEADLINE, tuple(m for m in METHODS if m not in VARIANTS))]
+    found = [
+        Condition(*HEADLINE, tuple(METHODS)),
+        Condition("float", "random 10 %", SWEPT, tuned_at="float"),
+        *(Condition(precision, "random 10 %", SWEPT) for precision in ("W8A8", "W2A2")),
+        Condition("W4A4", "random 30 %", (*SWEPT, "NegGrad+", "SalUn", "SCRUB", "entropy only")),
+        *(Condition("W4A4", kind, ("fine-tune", "random label", "Q-MUL", "OEU")) for kind in FORGET_SETS[3:]),
+    ]
+    if profile.startswith("full"):
+        found += [Condition("W4A4", f"random {share} %", tuple(METHODS)) for share in (30, 50)]
+        found += [Condition("W4A8", "random 10 %", SWEPT)]
+    return found
+
+
+def tune(profile: str, precision: str, method: str) -> list[dict]:
+    """One row a grid value and tuning seed: the gap to Retrain, or None where training diverged."""
+    cohort = Cohort(profile, "tuning", precision, TUNED_ON)
+    grid, seeds = METHODS[method].grid, len(cohort.seeds)
+    reference = measures.report(cohort.load("retrain"), cohort.problem())
+    try:
+        measured = _tried(cohort, method, list(grid))
+    except TrainingDiverged:  # which of them did, only single runs can tell
+        measured = []
+        for value in grid:
+            try:
+                measured += _tried(cohort, method, [value])
+            except TrainingDiverged:
+                measured += [None] * seeds
+    return [
+        {
+            **{"precision": precision, "method": method, "value": grid[i // seeds]},
+            "seed": cohort.seeds[i % seeds],
+            "gap": None if row is None else avg_gap(row, reference[i % seeds]),
+        }
+        for i, row in enumerate(measured)
+    ]
+
+
+def _tried(cohort: Cohort, method: str, values: list[float]) -> list[dict]:
+    """Reports of all seeds at each value: the values, too, are networks of one lockstep."""
+    originals = cohort.load("original")
+    models = [copy.deepcopy(model) for _ in values for model in originals]
+    problem = cohort.problem(copies=len(values))
+    forget(models, problem, cohort.setting, method, [value for value in values for _ in originals])
+    return measures.report(models, problem)
+
+
+def forget(models, problem: Problem, setting: Setting, method: str, lr: float | list[float]) -> Report:
+    """Unlearn the problem's forget sets by the shared protocol."""
+    return unlearn(
+        models,
+        problem.x,
+        problem.y,
+        problem.forget,
+        METHODS[method],
+        lr=lr,
+        epochs=setting.unlearn_epochs,
+        batch_size=setting.batch_size,
+        # Other numbers than the ones that drew the data and the starting weights.
+        seeds=[seed + 77 for seed in problem.seeds],
+    )
+
+
+def arm(profile: str, precision: str, forget_set: str, method: str, value: float) -> dict:
+    """{"rows": one a verdict seed, "log": what the method recorded}.
+
+    `method` may be "original" or "retrain". A run that diverges is repeated at the next smaller value of the grid,
+    which the row's "value" shows.
+    """
+    cohort = Cohort(profile, "verdict", precision, forget_set)
+    log, work, epochs = [], 0.0, cohort.setting.unlearn_epochs
+    if method in ("original", "retrain"):
+        models = cohort.load(method)
+        if method == "retrain":
+            epochs = cohort.setting.epochs + (0 if precision == "float" else cohort.setting.qat_epochs)
+            work = 3.0 * epochs * cohort.retain.shape[1]
+    else:
+        models = cohort.load("original")
+        try:
+            done = forget(models, cohort.problem(), cohort.setting, method, value)
+        except TrainingDiverged:
+            smaller = [v for v in METHODS[method].grid if v < value]
+            if not smaller:
+                raise
+            return arm(profile, precision, forget_set, method, smaller[-1])
+        # A pass backward costs about two forward ones: gradients of the weights and of the inputs.
+        log, work = done.log, done.samples_forward + 2.0 * done.samples_backward
+    rows = measures.report(models, cohort.problem())
+    details = measures.details(models, cohort)
+    name = {"precision": precision, "forget_set": forget_set, "method": method, "value": value, "work": work}
+    rows = [
+        {**name, "seed": seed, **row, **more} for seed, row, more in zip(cohort.seeds, rows, details, strict=True)
+    ]
+    return {"rows": rows, "log": [{**name, **entry} for entry in log]}
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """`tuning`: one row a grid value and tuning seed. `runs`: one row a network, references included; shares in
+    [0, 1], "gap" in points, "work" in sample passes. `log`: what the methods recorded, one row a network and
+    step. `values`: (precision tuned at, method) -> the grid value chosen."""
+
+    tuning: pd.DataFrame
+    runs: pd.DataFrame
+    log: pd.DataFrame
+    values: dict[tuple[str, str], float]
+
+    @property
+    def tuned(self) -> list[dict]:
+        """The values chosen, as rows."""
+        return [{"precision": p, "method": m, "value": v} for (p, m), v in self.values.items()]
+
+    def column(
+        self, name: str, method: str, precision: str = HEADLINE[0], forget_set: str = HEADLINE[1]
+    ) -> pd.Series:
+        """One column of an arm by seed; shares in percent. ValueError for an arm that was not run."""
+        rows = self.runs.query("method == @method and precision == @precision and forget_set == @forget_set")
+        if rows.empty:
+            raise ValueError(f"no arm ({method}, {precision}, {forget_set}) was run")
+        scale = 100 if name in measures.SHARES else 1
+        return scale * rows.set_index("seed")[name].sort_index()
+
+
+def chosen(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """(precision, method) -> the value of smallest mean gap over the tuning seeds; ties to the smaller value."""
+    whole = tuning.groupby(["precision", "method", "value"]).gap.agg(lambda gaps: gaps.mean(skipna=False))
+    found = {}
+    for (precision, method), gaps in whole.dropna().groupby(level=[0, 1]):
+        found[precision, method] = float(gaps.droplevel([0, 1]).sort_index().idxmin())
+    return found
+
+
+def execute(profile: str, chapter: str) -> Results:
+    """Train, tune, run: all that a chapter needs at one profile. Every step is cached, so it can be stopped."""
+    todo = conditions(profile, chapter)
+    title = {"oeu": "OEU", "qmul": "Q-MUL"}[chapter]
+    pairs = dict.fromkeys((c.tuned_at, m) for c in todo for m in c.methods)
+    runs.run_all(_prepare, _networks(profile, todo), show=f"{title} 1/3: originals and retrained networks")
+    grid = [{"profile": profile, "precision": p, "method": m} for p, m in pairs]
+    tuning = pd.DataFrame(chain.from_iterable(runs.run_all(tune, grid, show=f"{title} 2/3: tuning")))
+    values = chosen(tuning)
+    jobs = [
+        {"profile": profile, "precision": c.precision, "forget_set": c.forget_set, "method": m, "value": v}
+        for c in todo
+        for m, v in [
+            ("original", 0.0),
+            ("retrain", 0.0),
+            *((m, values[c.tuned_at, m]) for m in c.methods if (c.tuned_at, m) in values),
+        ]
+    ]
+    done = runs.run_all(arm, jobs, show=f"{title} 3/3: methods")
+    rows = pd.DataFrame(chain.from_iterable(d["rows"] for d in done))
+    where = ["precision", "forget_set", "seed"]
+    retrain = rows[rows.method == "retrain"].set_index(where)
+    reference = retrain.loc[pd.MultiIndex.from_frame(rows[where])]
+    rows["gap"] = [
+        avg_gap(row, ref) for row, ref in zip(rows.to_dict("records"), reference.to_dict("records"), strict=True)
+    ]
+    rows["chi2"] = [measures.histogram_distance(a, b) for a, b in zip(rows.flow, reference.flow, strict=True)]
+    rows["rte"] = rows.work.to_numpy() / reference.work.to_numpy()
+    return Results(tuning, rows, pd.DataFrame(chain.from_iterable(d["log"] for d in done)), values)
+
+
+def _networks(profile: str, todo: list[Condition]) -> list[dict]:
+    """Which cohorts to train; float ones first, because the quantised ones start from them."""
+    cohorts = [(p, "tuning", TUNED_ON) for c in todo for p in ("float", c.tuned_at)]
+    cohorts += [(p, "verdict", c.forget_set) for c in todo for p in ("float", c.precision)]
+    ordered = sorted(dict.fromkeys(cohorts), key=lambda cohort: cohort[0] != "float")
+    return [{"profile": profile, "group": g, "precision": p, "forget_set": f} for p, g, f in ordered]
+
+
+def _prepare(profile: str, group: str, precision: str, forget_set: str) -> dict:
+    """Train and keep the two networks of each seed; what is returned is the gate's evidence."""
+    cohort = Cohort(profile, group, precision, forget_set)
+    found = {}
+    for whose in ("original", "retrain"):
+        rows = measures.report(cohort.load(whose), cohort.problem())
+        found[whose] = pd.DataFrame(rows).mean().to_dict()
+    return found
+
+
+class NotMemorised(RuntimeError):
+    """The gate: unlearning can only be measured where something was memorised."""
+
+
+def gate(results: Results) -> pd.DataFrame:
+    """By precision and forget set: accuracy of the original on its training data, and FA of the original minus FA
+    of Retrain, in points. Raises NotMemorised where a random forget set has less than 5 points."""
+    table = []
+    for (precision, forget_set), rows in results.runs.groupby(["precision", "forget_set"], sort=False):
+        fa, ra = rows.groupby("method").FA.mean(), rows.groupby("method").RA.mean()
+        excess = 100 * (fa["original"] - fa["retrain"])
+        table.append(
+            {
+                "precision": precision,
+                "forget set": forget_set,
+                "original, RA %": 100 * ra["original"],
+                "original, FA %": 100 * fa["original"],
+                "Retrain, FA %": 100 * fa["retrain"],
+                "FA in excess, points": excess,
+            }
+        )
+        if excess < 5:
+            raise NotMemorised(
+                f"at {precision}, {forget_set}, the original's FA exceeds Retrain's by {excess:.1f} points, want 5 "
+                "or more; train the original longer, without augmentation"
+            )
+    return pd.DataFrame(table)

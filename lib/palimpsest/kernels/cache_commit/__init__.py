@@ -1,0 +1,142 @@
+"""Accepted rows of every layer's keys and values moved to the end of the prefix, in place. Proof: README.md."""
+
+from itertools import pairwise
+from numbers import Integral
+
+import torch
+
+from palimpsest.kernels import _dispatch, _multi_tensor
+from palimpsest.kernels.cache_commit import batched, reference
+
+
+@torch.no_grad()
+def cache_commit(
+    keys: list[torch.Tensor],
+    values: list[torch.Tensor],
+    accepted: list[int] | torch.Tensor,
+    prefix_len: int | torch.Tensor,
+    *,
+    backend: str | None = None,
+) -> int | torch.Tensor:
+    """Row prefix_len + accepted[i] of every tensor becomes row prefix_len + i; the prefix is then n rows longer.
+
+    Stated by SAGE (arXiv 2602.00523, algorithm 1): of the verified tree only the accepted path stays in the caches.
+    Our reading: in place, since moving a path costs less than copying a cache. Rows before prefix_len and from
+    prefix_len + n on keep every bit: rejected rows stay, beyond the length, until they are written over.
+
+    Args:
+        keys: of L layers, [B, Hkv, S, Dh] each, float16, bfloat16, float32 or float64, any strides. Updated. Hkv,
+            S, Dh and the dtype may differ from layer to layer.
+        values: of the same layers, in their keys' shapes and dtypes. Updated.
+        accepted: the accepted path as places in the tree, strictly increasing from 0: n integers for all requests,
+            or [B, n] for requests of their own, of which shorter ones end in -1. A list, or int32 or int64, on the
+            caches' device or the CPU.
+        prefix_len: number of rows before the tree, or [B] int32 or int64, likewise placed.
+        backend: None takes Triton on CUDA tensors and the torch path on CPU; "reference" is the plain definition;
+            "triton" on CPU tensors needs TRITON_INTERPRET=1 before triton is first imported.
+
+    Returns:
+        prefix_len + n; or, where requests differ, [B] int64 of each one's new length on the caches' device, which
+        `kernels.tree_attention` takes as it is.
+
+    Raises:
+        ValueError: not lists of floating-point tensors, unequal lengths, shapes, dtypes, devices or B, a tensor
+            whose elements share memory, accepted or prefix_len of a wrong type or shape, unknown backend; where
+            they are on the CPU also places that do not increase, or that lie beyond S. Nothing is moved then. (On
+            CUDA they are not looked at; what would leave the cache is skipped.)
+        BackendUnavailableError: "triton" forced where it cannot run; it says why.
+    """
+    _multi_tensor.require_float_tensors("keys", keys)
+    _multi_tensor.require_float_tensors("values", values)
+    _multi_tensor.require_like("values", values, "keys", keys, True)
+    if not keys:
+        raise ValueError("keys: got an empty list, want one tensor a layer")
+    for name, tensors in (("keys", keys), ("values", values)):
+        _require_caches(name, tensors, keys[0])
+    device, batch = keys[0].device, len(keys[0])
+    paths = _paths(accepted, batch, device)
+    ends = _prefix_len(prefix_len, batch, device)
+    if batch:
+        _require_inside(paths, ends, min(x.shape[2] for x in keys))
+    chosen = _dispatch.choose("cache_commit", backend, device, "torch-batched")
+    if chosen == "reference":
+        path = reference
+    elif chosen == "triton":
+        _multi_tensor.refuse_interpreted_cuda(device)
+        from palimpsest.kernels.cache_commit import triton as path
+    else:
+        path = batched
+    tensors = [x for x in (*keys, *values) if x.numel()]
+    if tensors and paths.numel():
+        path.move_(tensors, paths, ends)
+    lengths = len(paths) if paths.ndim == 1 else (paths >= 0).sum(1).to(device)
+    return lengths + (ends if isinstance(ends, int) else ends.to(device))
+
+
+def _require_caches(name, tensors, first):
+    batch = len(first)
+    for i, x in enumerate(tensors):
+        if x.ndim != 4 or x.shape[0] != batch:
+            want = f"[B, Hkv, S, Dh] with keys[0]'s B = {batch}" if first.ndim == 4 else "[B, Hkv, S, Dh]"
+            raise ValueError(f"{name}[{i}]: got shape {list(x.shape)}, want {want}")
+        if 0 in x.stride() and any(s == 0 and size > 1 for s, size in zip(x.stride(), x.shape, strict=True)):
+            raise ValueError(f"{name}[{i}]: got an expanded tensor, want one memory location for each element")
+
+
+def _integers(name, value, want, device):
+    if not isinstance(value, torch.Tensor) or value.dtype not in (torch.int32, torch.int64):
+        got = value.dtype if isinstance(value, torch.Tensor) else repr(value)
+        raise ValueError(f"{name}: got {got}, want {want}, int32 or int64")
+    if value.device not in (device, torch.device("cpu")):
+        raise ValueError(f"{name}: got device {value.device}, want that of keys, {device}, or the CPU")
+    return value.long()
+
+
+def _paths(accepted, batch, device):
+    """`accepted` as an int64 tensor [n] or [B, n]."""
+    want = "a list of integers [n], or a tensor [n] or [B, n]"
+    if isinstance(accepted, list | tuple) and all(type(place) is int for place in accepted):
+        accepted = torch.tensor(accepted, dtype=torch.int64)
+    accepted = _integers("accepted", accepted, want, device)
+    if accepted.ndim not in (1, 2) or (accepted.ndim == 2 and len(accepted) != batch):
+        raise ValueError(f"accepted: got shape {list(accepted.shape)}, want [n] or [B, n] with B = {batch}")
+    return accepted
+
+
+def _prefix_len(prefix_len, batch, device):
+    """`prefix_len` as an int or an int64 tensor [B]."""
+    if isinstance(prefix_len, Integral) and not isinstance(prefix_len, bool):
+        if prefix_len < 0:
+            raise ValueError(f"prefix_len: got {prefix_len}, want 0 or more")
+        return int(prefix_len)
+    prefix_len = _integers("prefix_len", prefix_len, "an integer from 0 or a tensor [B]", device)
+    if prefix_len.shape != (batch,):
+        raise ValueError(f"prefix_len: got shape {list(prefix_len.shape)}, want [B] = [{batch}]")
+    if not prefix_len.is_cuda and (prefix_len < 0).any():
+        raise ValueError(f"prefix_len: got {int(prefix_len.min())}, want 0 or more")
+    return prefix_len
+
+
+def _require_inside(paths, ends, rows):
+    """In Python: for the few places of a path, torch's calls would cost more than moving the rows."""
+    if paths.is_cuda or paths.numel() == 0:  # the host would have to wait for CUDA's answer
+        return
+    padded = paths.ndim == 2
+    requests = paths.tolist() if padded else [paths.tolist()]
+    for path in requests:
+        while padded and path and path[-1] == -1:
+            path.pop()
+        if any(place <= before for before, place in pairwise([-1, *path])):
+            raise ValueError(
+                f"accepted: got {paths.tolist()}, want places from 0 that increase strictly"
+                + (", and -1 only after a request's last" if padded else "")
+            )
+    if isinstance(ends, torch.Tensor):
+        if ends.is_cuda:
+            return
+        ends = ends.tolist() if padded else [max(ends.tolist())]
+    else:
+        ends = [ends] * len(requests)
+    last = max(end + path[-1] if path else -1 for end, path in zip(ends, requests, strict=True))
+    if last >= rows:
+        raise ValueError(f"accepted: reaches row {last} of the caches, want below the smallest S, {rows}")

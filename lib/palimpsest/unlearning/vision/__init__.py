@@ -1,0 +1,68 @@
+"""Unlearning in image classifiers: one method a file, one loop (`unlearn`), one registry (`METHODS`)."""
+
+from .bad_teacher import BadTeacher
+from .boundary_shrink import BoundaryShrink
+from .fine_tune import FineTune
+from .gradient_ascent import GradientAscent
+from .influence import Influence
+from .l1_sparse import L1Sparse
+from .laf import LAF
+from .method import Method
+from .neggrad_plus import NegGradPlus
+from .oeu import OEU
+from .qmul import QMul
+from .random_label import RandomLabel
+from .salun import SalUn
+from .scrub import Scrub
+from .ssd import SSD
+from .trainer import Report, unlearn
+
+METHODS: dict[str, Method] = {
+    "fine-tune": FineTune(),
+    "gradient ascent": GradientAscent(),
+    "NegGrad+": NegGradPlus(),
+    "random label": RandomLabel(),
+    "l1-sparse": L1Sparse(),
+    "SalUn": SalUn(),
+    "SCRUB": Scrub(),
+    "Bad Teacher": BadTeacher(),
+    "SSD": SSD(),
+    "influence": Influence(),
+    "boundary shrink": BoundaryShrink(),
+    "LAF": LAF(),
+    "LAF + repair": LAF(repair=True),
+    "Q-MUL": QMul(),
+    "similar labels": QMul(weights=None),
+    "RL + AGR": QMul(labels="random"),
+    "similar, w_f = 0.03": QMul(weights=0.03),
+    "similar, w_f = 0.1": QMul(weights=0.1),
+    "similar, w_f = 0.3": QMul(weights=0.3),
+    "Q-MUL (official quirks)": QMul(official_quirks=True),
+    "OEU": OEU(),
+    "entropy only": OEU(direction="none"),
+    "projection only": OEU(loss="random-label"),
+    "PCGrad": OEU(direction="pcgrad"),
+    "random direction": OEU(direction="random"),
+}
+"""Name in tables -> the method with its settings."""
+
+__all__ = [
+    "LAF",
+    "METHODS",
+    "OEU",
+    "SSD",
+    "BadTeacher",
+    "BoundaryShrink",
+    "FineTune",
+    "GradientAscent",
+    "Influence",
+    "L1Sparse",
+    "Method",
+    "NegGradPlus",
+    "QMul",
+    "RandomLabel",
+    "Report",
+    "SalUn",
+    "Scrub",
+    "unlearn",
+]
