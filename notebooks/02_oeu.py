@@ -21,7 +21,7 @@
 # **In one paragraph.** A network was trained on data that it should no longer know. Retraining without them is exact and
 # dear; *unlearning* changes the trained network a little instead. OEU makes the network's predictions on the forgotten
 # samples uncertain, and takes from that change the part that would alter its predictions on the samples that stay. We
-# run it beside more than twenty rivals, tuned alike, on five seeds, and judge its five claims against networks that were
+# run it beside nearly twenty other methods, tuned alike, on five seeds, and judge its five claims against networks that were
 # retrained.
 
 # %% [markdown]
@@ -200,9 +200,9 @@ for backend in (None, "triton"):
 # (LSQ) and trained on.
 #
 # - *Protocol*, from the code released with Q-MUL: SGD with momentum 0.9, weight decay 5e-4, a cosine by epoch; shortened
-#   to five epochs of batches of 64. Every method gets this budget.
-# - *Tuning* is equal: each method tries five values on two other seeds, and takes the one whose networks come nearest to
-#   those seeds' own Retrain, tested on images that no verdict sees. For most methods the value is the peak step size;
+#   to four epochs of batches of 64. Every method gets this budget.
+# - *Tuning* is equal: each method tries five values on another seed, and takes the one whose network comes nearest to
+#   that seed's own Retrain, tested on images that no verdict sees. For most methods the value is the peak step size;
 #   methods without steps tune their own dial.
 # - *Comparison* is within seeds, with 95 % intervals. Where many methods are compared, p values are corrected (Holm).
 # - *The gate*: unlearning can only be measured where something was memorised. The original's FA must exceed Retrain's by

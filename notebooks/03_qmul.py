@@ -202,7 +202,7 @@ print(
 # ## The experiment
 #
 # Protocol, tuning and comparison are those of the OEU chapter: five seeds, 600 images each, networks that have memorised
-# them, five epochs of unlearning, every method tuned over five values on other seeds, paired 95 % intervals. Here the same
+# them, four epochs of unlearning, every method tuned over five values on another seed, paired 95 % intervals. Here the same
 # seeds are also run in float (tuned anew there), at W8A8 and at W2A2 (with the values tuned at W4A4), with 30 % to forget, and
 # on two other forget sets: one whole class, and the tenth that is *hardest*, the samples whose labels surprise a network
 # trained on the other half of the data.
@@ -224,7 +224,7 @@ figure = draw.gaps(results)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap of each method minus gap of Q-MUL, paired within seeds, 95 % intervals. Right of zero Q-MUL is nearer to Retrain.", "name": "fig-qmul-rivals"}, "image": {"alt": "Forest plot of paired differences of the average gap between Q-MUL and other methods."}}
 figure = draw.advantages(results, "Q-MUL")
 # %% [markdown]
-# What tuning saw: the gap of every method at every value of its grid, mean over the tuning seeds. A dash is a run that
+# What tuning saw: the gap of every method at every value of its grid, on the tuning seed. A dash is a run that
 # diverged.
 
 # %% tags=["hide-input", "hide-output"]
@@ -272,7 +272,7 @@ figure = draw.gradients(results)
 #
 # The weights make $w_f G_f = w_r G_r$ at the start of an epoch. Then the forget set is trained on, and the gradients change.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Weighted gradient norms of every step of Q-MUL, mean over seeds, in the order of the steps: forget batches, then retain batches, five times. Vertical lines mark where the weights are computed. Look at how far the two kinds of step are apart in between.", "name": "fig-qmul-contributions"}, "image": {"alt": "Scatter of weighted gradient norms by step, forget and retain, on a logarithmic axis."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Weighted gradient norms of every step of Q-MUL, mean over seeds, in the order of the steps: forget batches, then retain batches, four times. Vertical lines mark where the weights are computed. Look at how far the two kinds of step are apart in between.", "name": "fig-qmul-contributions"}, "image": {"alt": "Scatter of weighted gradient norms by step, forget and retain, on a logarithmic axis."}}
 figure = draw.contributions(results)
 # %% [markdown]
 # ### Other forget sets
@@ -395,7 +395,7 @@ figures.table(
 # **One step smaller is not the same as a smaller weight.** Lowering the step size weakens forgetting and repair together;
 # $w_f$ shifts between them. The constants above show how much of the reweighting a single number achieves.
 #
-# Our choices: batches of 64 and five epochs (the paper: 256 and ten), slim networks, 600 images. What this chapter cannot
+# Our choices: batches of 64 and four epochs (the paper: 256 and ten), slim networks, 600 images. What this chapter cannot
 # say: how the method does on CIFAR-10 at full width after 182 epochs. Profile `full` holds that protocol and was not run.
 
 # %% [markdown]

@@ -36,12 +36,13 @@ def assert_agrees(logits, backend, generator):
     assert ((grad.double() - exact_grad).abs() <= admitted).all()
 
 
-@pytest.fixture(params=["one tile", "many tiles"])
+@pytest.fixture(params=["direct", "many tiles"])
 def tiles(request, monkeypatch):
     """Small inputs through both torch paths, and through Triton both with whole rows and with rows cut up."""
     if request.param == "many tiles":
         from palimpsest.kernels.softmax_entropy import triton
 
+        monkeypatch.setattr(chunked, "DIRECT", 0)
         monkeypatch.setattr(chunked, "TILE", 64)
         monkeypatch.setattr(triton, "INTERPRETED_TILE_BYTES", 4096)
 
@@ -70,9 +71,10 @@ def test_extreme_logits(dtype, tiles, backend, generator):
     assert_agrees(extreme_rows(dtype), backend, generator)
 
 
-@pytest.mark.parametrize("size", [1, 16, 300], ids=["one tile", "rows innermost", "many tiles"])
+@pytest.mark.parametrize("size", [1, 16, 300], ids=["direct", "rows innermost", "many tiles"])
 def test_zero_probabilities(size, dtype, backend, generator, monkeypatch):
     """-inf at the start, at the end and in whole tiles, where no maximum is yet known."""
+    monkeypatch.setattr(chunked, "DIRECT", 1 << 14)
     monkeypatch.setattr(chunked, "TILE", 1 << 14)
     rows = make_logits((4, 24), dtype, generator)
     rows[0, :20] = rows[1, 3:] = rows[2, ::2] = rows[3, :23] = -math.inf
@@ -108,7 +110,8 @@ def test_triton_keeps_the_digits_of_small_entropies(dtype):
 
 
 def test_gradients_near_one_hot_keep_their_digits(dtype, backend, monkeypatch):
-    """Where the entropy hardly moves: every path but the smallest."""
+    """Where the entropy hardly moves: every path but the direct one."""
+    monkeypatch.setattr(chunked, "DIRECT", 0)
     monkeypatch.setattr(chunked, "TILE", 1 << 10)
     z = small_entropies(dtype, 90).requires_grad_()
     exact_z = z.detach().double().requires_grad_()
@@ -167,6 +170,7 @@ def test_empty(chosen, dtype):
 def test_any_shape(chosen, n, k, tile, seed):
     generator = torch.Generator().manual_seed(seed)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunked, "DIRECT", tile)
         patch.setattr(chunked, "TILE", tile)
         assert_agrees(make_logits((n, k), torch.float32, generator), chosen, generator)
 
@@ -202,6 +206,12 @@ def test_no_probability_matrix(backend, generator, largest_tensor):
     with largest_tensor(logits) as largest:
         kernels.softmax_entropy(logits, backend="reference")
     assert largest.nbytes == 512 * 1000 * 4, "the recorder must see what the definition holds"
+
+
+def test_no_probability_matrix_just_above_the_direct_limit(generator):
+    logits = make_logits((chunked.DIRECT // 512 + 1, 512), torch.float32, generator).requires_grad_()
+    value = kernels.softmax_entropy(logits)
+    assert sum(x.numel() for x in value.grad_fn.saved_tensors if x.shape != logits.shape) <= 3 * len(logits)
 
 
 def test_rows_past_the_end_are_not_read(rows_not_to_be_read, generator):

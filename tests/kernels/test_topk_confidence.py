@@ -17,7 +17,7 @@ from palimpsest.kernels.topk_confidence import grouped, reference
 def backend(request, monkeypatch):
     """The torch path with and without groups, and Triton."""
     if request.param == "grouped":
-        monkeypatch.setattr(grouped, "SMALL", 0)
+        monkeypatch.setattr(grouped, "WIDE", 0)
     return "triton" if request.param == "triton" else None
 
 
@@ -101,7 +101,7 @@ def test_any_shape(chosen, rows, width, data, seed):
     k = data.draw(st.integers(1, min(width, 12)))
     logits = make_logits(rows, width, torch.float16, torch.Generator().manual_seed(seed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grouped, "SMALL", 0)
+        patch.setattr(grouped, "WIDE", 0)
         assert_agrees(logits, k, chosen)
 
 
@@ -112,7 +112,7 @@ def test_same_bits_twice(dtype, backend, generator, assert_same_bits):
 
 def test_no_second_vocabulary(generator, largest_tensor):
     """No probabilities of the whole vocabulary: what is held has the size of groups and candidates."""
-    logits = make_logits(32, 20_000, torch.float32, generator)
+    logits = make_logits(8, 40_000, torch.float32, generator)
     with largest_tensor(logits) as largest:
         kernels.topk_confidence(logits, 10)
     assert largest.nbytes <= logits.nbytes / 8

@@ -110,8 +110,8 @@ def first_order(steps: pd.DataFrame) -> Judgement:
     why = (
         f"In float the slope is {primary.mean:.2f} along the projected and {plain.mean:.2f} along the plain forget "
         f"gradient. On another retain batch it is {other:.2f}, along gathered momentum {momentum:.2f}: the guarantee "
-        f"holds for one batch and one plain step. At W4A4 it is {rounded:.2f}: weights cross rounding thresholds, "
-        f"and a step of 1e-4 changes the loss by {smallest:.1e} instead of {floats:.1e} nats."
+        f"holds for one batch and one plain step. At W4A4 weights cross rounding thresholds: a step of 1e-4 changes "
+        f"the loss by {smallest:.1e} instead of {floats:.1e} nats, and a slope ({rounded:.2f}) means little."
     )
     holds = primary.low > 1.8 and primary.high < 2.2 and plain.low > 0.8 and plain.high < 1.2
     return Judgement("oeu-first-order", primary, verdict(holds, primary.low > plain.high), why)

@@ -7,7 +7,7 @@ from palimpsest.metrics.statistics import Estimate, holm, paired
 
 BASELINES = (
     *("fine-tune", "gradient ascent", "NegGrad+", "random label", "l1-sparse", "SalUn", "SCRUB", "Bad Teacher"),
-    *("SSD", "influence", "boundary shrink", "LAF", "LAF + repair"),
+    *("SSD", "influence", "boundary shrink", "LAF"),
 )
 """Published methods that are neither of the two papers'."""
 

@@ -50,7 +50,7 @@ class Setting:
 
 PROFILES = {
     "smoke": Setting(200, 100, 100, 3, 1, 1, (0, 1), (1000,)),
-    "ci": Setting(600, 1000, 1000, 40, 12, 5, tuple(range(60, 65)), (1000, 1001)),
+    "ci": Setting(600, 1000, 1000, 40, 12, 4, tuple(range(60, 65)), (1000,)),
     "full": Setting(
         45_000,
         5000,

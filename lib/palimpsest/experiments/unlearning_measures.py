@@ -1,6 +1,8 @@
 """What is measured on the networks of a cohort, network by network."""
 
 import copy
+from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 
 import numpy as np
@@ -20,22 +22,31 @@ RELEARN = training.Recipe(epochs=8, lr=0.003, batch_size=64)
 """How the forget set is trained on again: relearn time is counted in these epochs."""
 
 
-def _parts(models: list[nn.Module], problem: Problem) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(name -> logits [K, n, C], name -> labels [K, n]) for "forget", "retain" and "test"."""
-    x_test, y_test = problem.test
+@dataclass(frozen=True)
+class Outputs:
+    """What K networks say: logits [K, n, C] and labels [K, n] by part ("forget", "retain", "test"), and their
+    features [K, n, D] of the test set."""
+
+    logits: dict[str, Tensor]
+    labels: dict[str, Tensor]
+    features: Tensor
+
+
+def outputs(models: list[nn.Module], problem: Problem) -> Outputs:
     sets = {"forget": problem.take(problem.forget), "retain": problem.take(problem.retain)}
     logits = {name: training.logits(models, x) for name, (x, _) in sets.items()}
     labels = {name: y for name, (_, y) in sets.items()}
-    logits["test"], labels["test"] = training.logits(models, x_test), y_test.expand(len(models), -1)
-    return logits, labels
+    features, logits["test"] = training.predict(models, problem.test[0])
+    labels["test"] = problem.test[1].expand(len(models), -1)
+    return Outputs(logits, labels, features)
 
 
-def report(models: list[nn.Module], problem: Problem) -> list[dict[str, float]]:
+def report(found: Outputs, seeds: list[int]) -> list[dict[str, float]]:
     """FA, RA, TA and MIA of every network, as shares."""
-    logits, labels = _parts(models, problem)
+    logits, labels = found.logits, found.labels
     right = {n: (logits[n].argmax(2) == labels[n]).double().mean(1).tolist() for n in logits}
     rows = []
-    for k, seed in enumerate(problem.seeds):
+    for k, seed in enumerate(seeds):
         # As many retain as test samples, as in the code released with Q-MUL.
         n = min(labels["retain"].shape[1], labels["test"].shape[1])
         arguments = []
@@ -50,7 +61,14 @@ def report(models: list[nn.Module], problem: Problem) -> list[dict[str, float]]:
     return rows
 
 
-def details(models: list[nn.Module], cohort: Cohort) -> list[dict]:
+@cache
+def _reference(cohort: Cohort, whose: str) -> tuple[Outputs, list[dict]]:
+    """Outputs and codes of the originals or of Retrain; every arm of a cohort is compared with them."""
+    models = cohort.load(whose)
+    return outputs(models, cohort.problem()), [codes(model) for model in models]
+
+
+def details(models: list[nn.Module], found: Outputs, cohort: Cohort) -> list[dict]:
     """What the claims read besides the four shares, of every network.
 
     entropy, max_probability: means over the forget set, nats and share. wrong_confidence: mean probability of the
@@ -60,35 +78,31 @@ def details(models: list[nn.Module], cohort: Cohort) -> list[dict]:
     on the forget set until FA is the original's again. flow [C][C]: forget samples by true and predicted class.
     entropies [F]: each forget sample's.
     """
-    problem = cohort.problem()
-    logits, labels = _parts(models, problem)
-    original, retrained = cohort.load("original"), cohort.load("retrain")
-    features = [training.predict(nets, problem.test[0])[0] for nets in (models, retrained)]
-    relearned = _relearned(models, problem, training.logits(original, problem.take(problem.forget)[0]))
+    original, codes_before = _reference(cohort, "original")
+    retrained, _ = _reference(cohort, "retrain")
+    relearned = _relearned(models, cohort.problem(), original.logits["forget"])
     rows = []
     for k in range(len(models)):
-        z, y = logits["forget"][k].cpu(), labels["forget"][k].cpu()
+        z, y = found.logits["forget"][k].cpu(), found.labels["forget"][k].cpu()
         named, entropies = z.argmax(1), predictions.entropy(z)
         confidence, wrong = predictions.max_probability(z), (named != y).numpy()
-        scores = {
-            name: (
-                F.cross_entropy(logits[name][k], labels[name][k], reduction="none").cpu(),
-                membership.modified_entropy(logits[name][k].double().softmax(1).cpu(), labels[name][k].cpu()),
-            )
-            for name in ("forget", "test")
-        }
+        losses, surprises = {}, {}
+        for name in ("forget", "test"):
+            part, truth = found.logits[name][k].double().cpu(), found.labels[name][k].cpu()
+            losses[name] = F.cross_entropy(part, truth, reduction="none")
+            surprises[name] = membership.modified_entropy(part.softmax(1), truth)
         rows.append(
             {
                 "entropy": float(entropies.mean()),
                 "max_probability": float(confidence.mean()),
                 "wrong_confidence": float(confidence[wrong].mean()) if wrong.any() else None,
                 "concentration": predictions.wrong_concentration(named, y, cohort.classes),
-                "loss_auc": membership.auc(scores["forget"][0], scores["test"][0]),
-                "mentropy_auc": membership.auc(scores["forget"][1], scores["test"][1]),
-                "cka": distances.linear_cka(features[0][k].cpu(), features[1][k].cpu()),
+                "loss_auc": membership.auc(losses["forget"], losses["test"]),
+                "mentropy_auc": membership.auc(surprises["forget"], surprises["test"]),
+                "cka": distances.linear_cka(found.features[k].cpu(), retrained.features[k].cpu()),
                 "codes_changed": None
                 if cohort.precision == "float"
-                else distances.codes_changed(codes(original[k]), codes(models[k])),
+                else distances.codes_changed(codes_before[k], codes(models[k])),
                 "relearn": relearned[k],
                 "flow": flow(y, named, cohort.classes),
                 "entropies": np.round(entropies, 4).tolist(),

@@ -101,8 +101,8 @@ def all_finite(result: torch.Tensor) -> bool:
     """
     if result.is_cuda:
         return True
-    few = result.ndim == 1 and result.shape[0] <= FEW
-    return math.isfinite(sum(result.tolist()) if few else result.detach().sum().item())
+    few = result.numel() <= FEW
+    return math.isfinite(sum(result.flatten().tolist()) if few else result.detach().sum().item())
 
 
 def require_distribution(name: str, logits: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Torch path: the rows that change place are read together, then written together."""
+"""Torch path: in each tensor the rows that change place are read together, then written together."""
 
 import torch
 
@@ -11,8 +11,8 @@ def move_(tensors, paths, ends):
         stay = next((i for i, place in enumerate(paths.tolist()) if place != i), len(paths))
         if stay < len(paths):
             source, first, count = paths[stay:].to(device) + ends, ends + stay, len(paths) - stay
-            moved = [x.index_select(2, source) for x in tensors]
-            torch._foreach_copy_([x.narrow(2, first, count) for x in tensors], moved)
+            for x in tensors:
+                x[:, :, first : first + count] = x[:, :, source]
         return
     paths = paths.to(device)
     places = torch.arange(paths.shape[-1], device=device)

@@ -11,8 +11,8 @@ import torch
 from palimpsest.kernels.jensen_shannon.reference import greatest_divergence
 from palimpsest.kernels.tolerances import accumulation_dtype
 
-TILE = 1 << 16
-"""Elements of one tile for each thread: three of them in float32, 768 KB, fit the second-level cache."""
+TILE = 1 << 18
+"""Elements of one tile for each thread, 1 MB in float32: smaller ones cost more calls than the cache saves."""
 
 NARROW = 32
 """Rows shorter than this leave vector units idle, so they are transposed and run innermost."""
@@ -41,8 +41,8 @@ def _probabilities(logits, dim):
 def _pairs(p: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
     """Equation (11): probabilities of N and C rows -> [N, C] nats."""
     half, two, highest, slope = _constants(p.dtype)
-    p, q = p.unsqueeze(1), q.clamp_min(SMALLEST).unsqueeze(2 * dim + 2)
-    total = p + q
+    p, q = p.unsqueeze(1), q.unsqueeze(2 * dim + 2)
+    total = p + q.clamp_min(SMALLEST)
     b = torch.sub(highest, torch.div(p, total, out=total), alpha=slope)
     a = torch.sub(two, b, out=total)  # exact, whatever b was rounded to
     divergence = a.log_().mul_(p).addcmul_(b.log_(), q).sum(dim)

@@ -26,8 +26,9 @@ def softmax_entropy(logits: torch.Tensor, backend: str | None = None) -> torch.T
     """H(p_n) = -sum_k p_nk ln p_nk of p = softmax(logits), in nats; 0 <= H <= ln K up to rounding.
 
     The entropy that OEU maximises on forgotten data (arXiv 2602.00567; the abstract states the objective, the
-    equations are our reading). Beyond the size of one tile no probability matrix is kept for the backward
-    pass: it computes the probabilities again from the logits. Differentiable once; two calls give the same bits.
+    equations are our reading). Above 262,144 logits (1 MB in float32), and with Triton, no
+    probability matrix is kept for the backward pass: it computes the probabilities again from the logits.
+    Differentiable once; two calls give the same bits.
 
     Args:
         logits: [N, K] float16, bfloat16, float32 or float64, any strides. -inf means probability zero.
@@ -43,25 +44,26 @@ def softmax_entropy(logits: torch.Tensor, backend: str | None = None) -> torch.T
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
     _dispatch.require_float_tensor("logits", logits, "[N, K]")
-    if logits.shape[1] == 0:
+    rows, width = logits.shape
+    if width == 0:
         raise ValueError("logits: got K = 0, want at least one column")
     chosen = _dispatch.choose("softmax_entropy", backend, logits.device, "torch-chunked")
-    if logits.shape[0] == 0:
+    if rows == 0:
         return logits.sum(-1, dtype=accumulation_dtype(logits.dtype))
-    graph = logits.requires_grad and torch.is_grad_enabled()
-    one_tile = chosen == "torch-chunked" and chunked.fits_one_tile(logits)
+    direct = chosen == "torch-chunked" and rows * width <= chunked.DIRECT and not logits.is_cuda
     if chosen == "reference":
         entropy = reference.softmax_entropy(logits)
-    elif one_tile:
-        entropy = chunked.one_tile(logits)
+    elif direct:
+        entropy = chunked.direct(logits)
     else:
         if chosen == "triton":
             from palimpsest.kernels.softmax_entropy import triton as path
         else:
             path = chunked
+        graph = logits.requires_grad and torch.is_grad_enabled()
         entropy = _SoftmaxEntropy.apply(logits, path) if graph else path.forward(logits)[0]
     if not _dispatch.all_finite(entropy):
         _dispatch.require_distribution("logits", logits)
-        if one_tile:  # alone in taking no care of -inf
+        if direct:  # alone in taking no care of -inf
             entropy = reference.softmax_entropy(logits)
     return entropy

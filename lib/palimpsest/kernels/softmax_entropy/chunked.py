@@ -1,4 +1,4 @@
-"""The torch path: equations (1), (2) and (4) of README.md on tiles that stay in cache."""
+"""The torch path: equation (1) as it stands for few logits, else (2) and (4) on tiles that stay in cache."""
 
 import torch
 
@@ -7,6 +7,9 @@ from palimpsest.kernels.tolerances import accumulation_dtype
 
 TILE = 1 << 16
 """Elements of one tile for each thread: three of them in float32, 768 KB, fit the second-level cache."""
+
+DIRECT = 1 << 18
+"""Up to so many logits, 1 MB in float32, the passes that tiles add cost more than the cache saves."""
 
 NARROW = 32
 """Rows shorter than this leave vector units idle, so they are transposed and run innermost."""
@@ -19,12 +22,7 @@ def _rows_innermost(logits):
     return logits.shape[1] < NARROW and logits.numel() >= TRANSPOSABLE
 
 
-def fits_one_tile(logits: torch.Tensor) -> bool:
-    """Whether `one_tile` serves: on CPU, and so few logits that tiles would save nothing."""
-    return logits.numel() <= TILE * torch.get_num_threads() and not logits.is_cuda
-
-
-def one_tile(logits: torch.Tensor) -> torch.Tensor:
+def direct(logits: torch.Tensor) -> torch.Tensor:
     """[N, K] -> entropy [N], NaN where a probability is zero by -inf; torch differentiates it."""
     z, dim = (logits.t().contiguous(), 0) if _rows_innermost(logits) else (logits, -1)
     log_p = z.log_softmax(dim, dtype=accumulation_dtype(z.dtype))

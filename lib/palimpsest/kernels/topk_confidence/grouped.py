@@ -12,8 +12,8 @@ import torch
 from palimpsest.kernels._dispatch import FEW
 from palimpsest.kernels.tolerances import accumulation_dtype
 
-SMALL = 1 << 15
-"""Logits below which the row is searched at once: the operations cost more than the search."""
+WIDE = 1 << 15
+"""Logits of a row below which it is searched at once: the operations cost more than the search."""
 
 
 @functools.cache
@@ -55,7 +55,7 @@ def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.T
     rows, width = logits.shape
     size = max(1, math.isqrt(width // k))  # as many maxima to search as candidates after them
     groups = width // size
-    if groups < 4 * k or rows * width < SMALL:
+    if groups < 4 * k or width < WIDE:
         top, ids = _first_k(logits, k)
     else:
         rest = torch.arange(groups * size, width, device=logits.device).expand(rows, -1)
@@ -68,4 +68,5 @@ def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.T
     probs = top.softmax(-1, dtype=accumulation_dtype(top.dtype))
     if k == 1:
         return probs, ids, probs[:, 0].clone()
-    return probs, ids, torch.sub(_one(), torch.special.entr(probs).sum(-1), alpha=1 / math.log(k)).clamp_(0, 1)
+    # No term of the entropy is negative, so that alpha does not exceed 1; relu_ lets NaN pass.
+    return probs, ids, torch.sub(_one(), torch.special.entr(probs).sum(-1), alpha=1 / math.log(k)).relu_()

@@ -30,7 +30,6 @@ METHODS: dict[str, Method] = {
     "influence": Influence(),
     "boundary shrink": BoundaryShrink(),
     "LAF": LAF(),
-    "LAF + repair": LAF(repair=True),
     "Q-MUL": QMul(),
     "similar labels": QMul(weights=None),
     "RL + AGR": QMul(labels="random"),
