@@ -53,7 +53,7 @@ from palimpsest.experiments import qmul_claims, unlearning, unlearning_cohort
 from palimpsest.experiments import unlearning_figures as draw
 from palimpsest.experiments import unlearning_probes as probes
 from palimpsest.experiments.profiles import choose
-from palimpsest.experiments.unlearning_claims import show
+from palimpsest.experiments.unlearning_claims import level
 from palimpsest.metrics.statistics import estimate
 from palimpsest.nets.quantised import code_range, codes, quantise
 
@@ -228,15 +228,25 @@ figure = draw.advantages(results, "Q-MUL")
 # diverged.
 
 # %% tags=["hide-input", "hide-output"]
-tried = results.tuning.query("precision == 'W4A4'")
-tried = tried.groupby(["method", "value"]).gap.mean().reset_index()
-tried["place"] = tried.groupby("method").value.rank().astype(int)
+tried = results.tuning.query("precision == 'W4A4'").copy()
+tried["place"] = tried.groupby("method").value.rank("dense").astype(int)
 figures.table(
     tried.pivot_table("gap", "method", "place")
     .round(1)
     .add_prefix("value ")
+    .rename_axis(columns=None)
     .reset_index()
 )
+
+# %% [markdown]
+# Where the best value is the first or the last of a grid, a wider grid might have served the method better:
+
+# %%
+best_tried = tried.loc[tried.groupby("method").gap.idxmin()]
+for place, name in ((1, "first"), (5, "last")):
+    print(
+        f"best at the {name}:", ", ".join(best_tried[best_tried.place == place].method)
+    )
 
 # %% [markdown]
 # ### Noise, and what bits do to it
@@ -356,11 +366,12 @@ variants = (
 )
 figure = draw.advantages(results, "Q-MUL", variants)
 # %% [markdown]
-# With its labels scattered, the released variant is close to random labels plus reweighting. What the paper's tables measured
-# is then mostly the reweighting; we cannot read the tables, and say this of the code alone.
+# With its labels scattered, the released variant computes something close to random labels plus reweighting (RL + AGR). We
+# cannot read the paper's tables, and say this of the code alone.
 #
 # **Does it forget at all?** A similar label asks for little: the network's second choice instead of its first. A third-party
-# run found forget accuracy almost unmoved.
+# run found forget accuracy almost unmoved. The table tells the labels from the weights: *similar labels* is Q-MUL with equal
+# weights. Where a network has memorised its retain set, $G_r$ is small, and with it the weight $w_f$ that the forget set gets.
 
 # %% tags=["hide-input"]
 arms = (
@@ -376,7 +387,7 @@ figures.table(
         [
             {
                 "network": name,
-                "FA, %": show(estimate(results.column("FA", name)), "%"),
+                "FA": level(estimate(results.column("FA", name))),
                 "wrong answers, confidence %": round(
                     results.column("wrong_confidence", name).astype(float).mean(), 1
                 ),

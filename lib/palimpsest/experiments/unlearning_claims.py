@@ -22,6 +22,10 @@ def show(e: Estimate, unit: str = "points", digits: int = 1) -> str:
     return f"{e.mean:+.{digits}f} {unit} [{e.low:+.{digits}f}, {e.high:+.{digits}f}]"
 
 
+def level(e: Estimate, unit: str = "%") -> str:
+    return f"{e.mean:.1f} {unit} [{e.low:.1f}, {e.high:.1f}]"
+
+
 def difference(results: Results, column: str, a: str, b: str, at: tuple[str, str] = HEADLINE) -> Estimate:
     """Arm a minus arm b within seeds, both at (precision, forget set) `at`."""
     return paired(results.column(column, a, *at), results.column(column, b, *at))

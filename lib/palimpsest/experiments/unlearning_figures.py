@@ -52,7 +52,7 @@ def gaps(results: Results, conditions: list[tuple[str, str]] = (HEADLINE,)) -> F
     """Average gap to Retrain of every method, one colour a condition (precision, forget set), best on top."""
     first = results.runs.query("precision == @conditions[0][0] and forget_set == @conditions[0][1]")
     order = first[first.method != "retrain"].groupby("method").gap.mean().sort_values().index
-    figure, axis = plt.subplots(figsize=(7.4, 0.24 * len(order) + 1.4))
+    figure, axis = plt.subplots(figsize=(7.4, 0.12 * len(order) * (len(conditions) + 1) + 1.4))
     for i, at in enumerate(conditions):
         estimates = {method: estimate(results.column("gap", method, *at)) for method in order}
         forest(axis, estimates, colour=COLOURS[i], offset=-0.25 * i, label=", ".join(at))
@@ -170,7 +170,7 @@ def sweep(results: Results, methods=("random label", "RL + AGR", "similar labels
     axis.set_xticks(range(len(SWEEP)), SWEEP)
     axis.set(ylabel="average gap to Retrain, points", title="Does the order depend on the number of bits?")
     axis.set_ylim(bottom=0)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, ncols=len(methods), loc="upper center", bbox_to_anchor=(0.5, -0.08))
     figure.tight_layout()
     return figure
 
