@@ -368,6 +368,28 @@ def test_a_worker_killed_between_calls_is_reported_too(monkeypatch):
 
 
 @pytest.mark.slow
+def test_two_launched_processes_share_the_work_and_return_what_one_does(tmp_path, cache):
+    configs = [{"name": name, "folder": str(tmp_path)} for name in "abcde"]
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, os, pathlib\nfrom palimpsest import runs\nfrom test_runs import task\n"
+        "if __name__ == '__main__':\n"
+        f"    rows = runs.run_all(task, {configs!r}, show=None)\n"
+        f"    pathlib.Path({str(tmp_path)!r}, 'rank' + os.environ['RANK']).write_text(json.dumps(rows))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    # The variables that `accelerate launch` and torchrun set.
+    environment |= {"PALIMPSEST_WORKERS": "2", "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen([sys.executable, program], env=environment | {"RANK": str(rank)}) for rank in (0, 1)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    rows = [json.loads((tmp_path / f"rank{rank}").read_text()) for rank in (0, 1)]
+    assert rows[0] == rows[1] == [f"row {name}" for name in "abcde"]
+    assert sorted((tmp_path / "order").read_text()) == list("abcde")  # each was computed once
+
+
+@pytest.mark.slow
 def test_workers_end_with_a_killed_parent(tmp_path):
     program = (
         "from palimpsest import runs; from test_runs import task; "
