@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from palimpsest import kernels
 from palimpsest.kernels import _dispatch, _multi_tensor
@@ -229,26 +228,13 @@ def test_tuples_and_gradients_that_require_grad(backend, generator):
     assert not result.requires_grad
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the bytes of the largest tensor that any torch operation returns."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(value, torch.Tensor):
-                self.nbytes = max(self.nbytes, value.untyped_storage().nbytes())
-        return result
-
-
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
-def test_gradients_are_not_copied_into_one_vector(stored, backend, generator):
+def test_gradients_are_not_copied_into_one_vector(stored, backend, generator, largest_tensor):
     grads_f, grads_r = make_grads([(40_000,), (35_000,)], stored, generator)
-    with LargestTensor() as largest:
+    with largest_tensor() as largest:
         kernels.project_orthogonal(grads_f, grads_r, backend=backend)
     assert largest.nbytes <= max(40_000 * stored.itemsize, chunked.PIECE * 4)
-    with LargestTensor() as largest:
+    with largest_tensor() as largest:
         kernels.project_orthogonal(grads_f, grads_r, backend="reference")
     assert largest.nbytes == 40_000 * 8, "the recorder must see what the definition holds"
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from palimpsest import kernels
 from palimpsest.kernels import _dispatch
@@ -192,33 +191,20 @@ def test_same_bits_twice(backend, generator):
         assert torch.equal(first, second)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the bytes of the largest tensor that any torch operation returns."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(value, torch.Tensor):
-                self.nbytes = max(self.nbytes, value.untyped_storage().nbytes())
-        return result
-
-
 @pytest.mark.parametrize("frozen", [False, True])
-def test_torch_path_holds_one_tile(frozen, generator, monkeypatch):
+def test_torch_path_holds_one_tile(frozen, generator, monkeypatch, largest_tensor):
     """Whole logits pay only where the gradient of weight would need them twice, so not with frozen weights."""
     tokens, vocabulary = 100, 400
     monkeypatch.setattr(chunked, "TILE", 2000)
     monkeypatch.setattr(chunked, "RECORDED", tokens * vocabulary - (not frozen))
     hidden, weight, targets = make_inputs(tokens, 3, vocabulary, torch.float32, generator)
     hidden.requires_grad_(), weight.requires_grad_(not frozen)
-    with LargestTensor() as largest:
+    with largest_tensor() as largest:
         kernels.token_logprob(hidden, weight, targets).sum().backward()
         with torch.no_grad():
             kernels.token_logprob(hidden, weight.requires_grad_(), targets)
     assert largest.nbytes <= 2000 * 4
-    with LargestTensor() as largest:
+    with largest_tensor() as largest:
         kernels.token_logprob(hidden, weight, targets, backend="reference")
     assert largest.nbytes == tokens * vocabulary * 4, "the recorder must see what the definition holds"
 
@@ -230,7 +216,7 @@ class NoLaunch:
         return lambda *args, **constants: None
 
 
-def test_triton_holds_one_percent_of_the_logits(monkeypatch):
+def test_triton_holds_one_percent_of_the_logits(monkeypatch, largest_tensor):
     from palimpsest.kernels.token_logprob import triton
 
     for kernel in ("_vocabulary_statistics", "_coefficients", "_product"):
@@ -238,7 +224,7 @@ def test_triton_holds_one_percent_of_the_logits(monkeypatch):
     tokens, width, vocabulary = 2000, 8, 60_000
     hidden, weight = torch.zeros(tokens, width).half(), torch.zeros(vocabulary, width).half()
     targets = torch.zeros(tokens, dtype=torch.int64)
-    with LargestTensor() as largest:
+    with largest_tensor() as largest:
         _, *kept = triton.forward(hidden, weight, targets, True)
         tuple(triton.backward(torch.ones(tokens), hidden, weight, targets, *kept, (True, True)))
     assert weight.nbytes < largest.nbytes <= tokens * vocabulary * 2 // 100

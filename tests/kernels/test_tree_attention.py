@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from palimpsest import kernels
 from palimpsest.kernels import _dispatch
@@ -250,30 +249,15 @@ def test_a_gradient_is_refused_not_dropped(which, backend, generator):
         assert_agrees(*inputs, backend)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the bytes of the largest tensor, views of those given aside, that any torch operation returns."""
-
-    def __init__(self, *given):
-        super().__init__()
-        self.given, self.nbytes = {x.untyped_storage().data_ptr() for x in given}, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() not in self.given:
-                self.nbytes = max(self.nbytes, value.untyped_storage().nbytes())
-        return result
-
-
-def test_neither_scores_nor_repeated_keys_are_held(backend, generator):
+def test_neither_scores_nor_repeated_keys_are_held(backend, generator, largest_tensor):
     heads, nodes, width, keys = 8, 16, 32, 1016
     q, *rest = make_inputs((1, heads, 2, nodes, keys - nodes, width), torch.float32, generator)
     inputs = q.transpose(2, 3).contiguous().transpose(2, 3), *rest
-    with LargestTensor(*inputs[:3]) as largest:
+    with largest_tensor(*inputs[:3]) as largest:
         kernels.tree_attention(*inputs, backend=backend)
     parts, mask = 5 * heads * nodes * width * 4, nodes * keys * 4
     assert largest.nbytes <= (parts if backend == "triton" else mask)
-    with LargestTensor(*inputs[:3]) as largest:
+    with largest_tensor(*inputs[:3]) as largest:
         kernels.tree_attention(*inputs, backend="reference")
     assert largest.nbytes == heads * keys * max(nodes, width) * 4, "the recorder must see what is repeated"
 

@@ -18,7 +18,6 @@ from palimpsest.experiments.unlearning_claims import (
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import estimate, paired
 
-FLOAT = ("float", HEADLINE[1])
 CONSTANTS = ("similar, w_f = 0.03", "similar, w_f = 0.1", "similar, w_f = 0.3")
 SWEEP = ("float", "W8A8", "W4A4", "W2A2")
 
@@ -67,9 +66,15 @@ def similar(results: Results, geometry: pd.DataFrame) -> Judgement:
     return Judgement("qmul-similar", primary, verdict(holds, smaller.low > 0), why)
 
 
+def _logged(results: Results, method: str) -> pd.DataFrame:
+    """What `method` recorded at the headline, a row a step."""
+    log = results.log
+    return log[(log.method == method) & (log.precision == HEADLINE[0]) & (log.forget_set == HEADLINE[1])]
+
+
 def balance(results: Results, method: str = "Q-MUL") -> pd.Series:
     """Mean w_f G_f over mean w_r G_r of the steps of an epoch, averaged over the epochs, by seed position."""
-    log = results.log.query("method == @method and precision == @HEADLINE[0] and forget_set == @HEADLINE[1]")
+    log = _logged(results, method)
     sums = {}
     for side in ("forget", "retain"):
         rows = log[log[f"weighted_{side}"].notna()]
@@ -79,14 +84,14 @@ def balance(results: Results, method: str = "Q-MUL") -> pd.Series:
 
 
 def agr(results: Results) -> Judgement:
-    tuned = results.tuning.query("precision == @HEADLINE[0]").groupby(["method", "value"]).gap.mean()
+    tuned = results.tuning[results.tuning.precision == HEADLINE[0]].groupby(["method", "value"]).gap.mean()
     constant = min(CONSTANTS, key=lambda name: tuned[name].min())
     primary = difference(results, "gap", constant, "Q-MUL")
     during = balance(results)
     within = bool(during.between(0.5, 2).all())
     plain = difference(results, "gap", "similar labels", "Q-MUL")
     random = difference(results, "gap", "random label", "RL + AGR")
-    log = results.log.query("method == 'Q-MUL' and precision == @HEADLINE[0] and forget_set == @HEADLINE[1]")
+    log = _logged(results, "Q-MUL")
     weight = np.mean(log.weight_f.dropna().tolist())
     why = (
         f"During the epochs w_f G_f is {during.min():.2f} to {during.max():.2f} times w_r G_r over the seeds (1 at "
