@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext
@@ -124,11 +124,15 @@ def installed(package: str) -> str:
         return "absent"
 
 
+NUMERICAL = ("numpy", "scipy", "scikit-learn", "cleanlab", "transformers", "tokenizers")
+"""Packages besides torch that compute or feed what is measured."""
+
+
 def numerical_environment() -> dict:
     """What can change a result on the same source and data."""
     return {
         "torch": torch.__version__,
-        **{name: installed(name) for name in ("numpy", "scipy", "scikit-learn", "cleanlab")},
+        **{name: installed(name) for name in NUMERICAL},
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
@@ -141,7 +145,7 @@ def environment() -> dict:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        **{name: installed(name) for name in ("triton", "transformers")},
+        "triton": installed("triton"),
         "commit": _commit(),
     }
 
@@ -155,12 +159,31 @@ def _commit() -> str:
 
 
 @cache
-def shipped_digest() -> str:
-    """sha256 over the manifest's entries of shipped inputs; claims, results and benchmarks do not count."""
+def shipped_digest(module: str) -> str:
+    """sha256 over the manifest's entries of the shipped inputs that `module` can read.
+
+    A folder of `data/` is read by the module of its name (`data/fashion_mnist` by `palimpsest.data.fashion_mnist`):
+    it counts where `module` imports that one, directly or not, and where there is none.
+    """
+    imported, project = _names(module_closure(module)), _names(_modules())
     entries = yaml.safe_load((paths.DATA / "MANIFEST").read_text())
-    outputs = ("claims/", "results/", "bench/")
-    lines = sorted(f"{e['path']} {e['sha256']}" for e in entries if not e["path"].startswith(outputs))
+    folders = {e["path"]: e["path"].partition("/")[0] for e in entries}
+    unread = (project - imported) | {"claims", "results", "bench"}
+    lines = sorted(f"{e['path']} {e['sha256']}" for e in entries if folders[e["path"]] not in unread)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _names(modules: Iterable[str]) -> set[str]:
+    return {name.rpartition(".")[2] for name in modules}
+
+
+@cache
+def _modules() -> tuple[str, ...]:
+    """Every module of the project, without importing any."""
+    root = Path(__file__).parent
+    return tuple(
+        ".".join(("palimpsest", *file.relative_to(root).with_suffix("").parts)) for file in root.rglob("*.py")
+    )
 
 
 def key(function: Callable, config: dict) -> str:
@@ -169,7 +192,7 @@ def key(function: Callable, config: dict) -> str:
         "function": f"{function.__module__}.{function.__qualname__}",
         "config": config,
         "source": source_digest(function.__module__),
-        "data": shipped_digest(),
+        "data": shipped_digest(function.__module__),
         "environment": numerical_environment(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

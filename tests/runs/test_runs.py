@@ -271,7 +271,7 @@ def slow_rows(folder: str) -> int:
 
 def ask(barrier, queue, folder: str) -> None:
     runs.source_digest(__name__)  # so that both ask at once
-    runs.shipped_digest()
+    runs.shipped_digest(__name__)
     barrier.wait(PATIENCE)
     queue.put(runs.cached(slow_rows, {"folder": folder}))
 
@@ -286,6 +286,29 @@ def test_two_processes_compute_a_row_once(tmp_path):
     for process in processes:
         process.join()
     assert Path(tmp_path, "calls").read_text() == "called\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("fashion_mnist/test.png", True),  # its loader is imported
+        ("figures/note.txt", False),  # of a module that is not
+        ("attic/note.txt", True),  # of no module: nobody knows who reads it
+        ("claims/oeu.yaml", False),  # an output
+    ],
+)
+def test_a_row_depends_on_the_shipped_files_that_its_module_can_read(tmp_path, monkeypatch, path, counts):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+
+    def digest(sha: str) -> str:
+        (tmp_path / "MANIFEST").write_text(f"- {{path: {path}, sha256: {sha}}}\n")
+        runs.shipped_digest.cache_clear()
+        return runs.shipped_digest("palimpsest.data.fashion_mnist")
+
+    try:
+        assert (digest("0a") != digest("0b")) == counts
+    finally:
+        runs.shipped_digest.cache_clear()
 
 
 # The pool. Starting a worker costs seconds, so these tests start few.
