@@ -515,7 +515,7 @@ del environment[
 environment |= {
     "profile": profile,
     "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped_digest()[:16],
+    "shipped data, sha256": runs.shipped_digest(jscds.__name__)[:16],
     "data set": f"{jscds_cohort.dataset(setting.dataset).origin}, {jscds_cohort.dataset(setting.dataset).licence}",
 }
 figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))

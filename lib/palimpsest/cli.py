@@ -1,9 +1,7 @@
 """The `palimpsest` command."""
 
 import importlib.util
-import json
 import shutil
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -11,18 +9,29 @@ from typing import Annotated
 import torch
 import typer
 
-from palimpsest import bootstrap, ledger, pages, paths, runs
+from palimpsest import bootstrap, cli_unlearn, ledger, pages, paths, runs
 from palimpsest.data import manifest
-from palimpsest.experiments import jscds, jscds_cost, unlearning
+from palimpsest.experiments import jscds, jscds_cost, records, unlearning
 from palimpsest.kernels import bench as kernel_bench
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
+
+def _sau(profile: str):
+    from palimpsest.experiments import sau  # brings transformers along, which takes seconds
+
+    return sau.execute(profile)
+
+
 EXPERIMENTS = {
+    "sau": _sau,
     "jscds": jscds.run,
     "oeu": partial(unlearning.execute, chapter="oeu"),
     "qmul": partial(unlearning.execute, chapter="qmul"),
 }
+
+
+app.command()(cli_unlearn.unlearn)
 
 
 def _fail(message: str) -> None:
@@ -30,21 +39,17 @@ def _fail(message: str) -> None:
     raise typer.Exit(1)
 
 
-def _rows_file(name: str, profile: str) -> Path:
-    return paths.DATA / "results" / f"{name}.rows.{profile}.json"
-
-
 @app.command()
 def run(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments; all when none is named.")] = None,
-    profile: Annotated[str, typer.Option(help="smoke, ci or full.")] = "ci",
+    profile: Annotated[str, typer.Option(help="smoke, ci, full, or a variant of full.")] = "ci",
     pending: Annotated[bool, typer.Option(help="Only experiments without recorded rows at this profile.")] = False,
 ) -> None:
-    """Run experiments. Rows of profile `full` are recorded in data/results; the others only fill the cache."""
+    """Run experiments. Rows of `full` and its variants are recorded in data/results; the others fill the cache."""
     for name in names or EXPERIMENTS:
         if name not in EXPERIMENTS:
             _fail(f"experiment: got {name!r}, want one of {sorted(EXPERIMENTS)}")
-        file = _rows_file(name, profile)
+        file = records.path_of(name, profile)
         if pending and file.exists():
             typer.echo(f"{name}: recorded in {file.relative_to(paths.ROOT)}")
             continue
@@ -52,16 +57,8 @@ def run(
             results = EXPERIMENTS[name](profile)
         except ValueError as error:
             _fail(str(error))
-        if profile == "full":
-            content = {
-                "environment": runs.environment(),
-                "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-                "command": f"palimpsest run {name} --profile {profile}",
-                "tuned": results.tuned,
-                "rows": results.runs.to_dict("records"),
-            }
-            runs.write_atomic(file, lambda path, c=content: Path(path).write_text(json.dumps(c, indent=0)))
-            manifest.update([file.relative_to(paths.DATA)])
+        if profile.startswith("full"):
+            records.write(name, profile, results.tuned, results.runs)
         typer.echo(f"{name}: {len(results.runs)} networks trained and tested at profile {profile}")
 
 

@@ -229,10 +229,10 @@ def test_tuning_takes_the_smallest_mean_and_no_value_that_diverged():
 
 def test_gate_stops_where_nothing_was_memorised():
     results = made_up({("original", "FA"): 0.99})
-    table = unlearning.gate(results)
+    table = unlearning.gate(results.runs)
     assert table["FA in excess, points"].between(18, 20).all()
     with pytest.raises(unlearning.NotMemorised, match=r"float, random 10 %, .* exceeds Retrain's by \d\.\d points"):
-        unlearning.gate(made_up({("original", "FA"): 0.82}))
+        unlearning.gate(made_up({("original", "FA"): 0.82}).runs)
 
 
 def test_every_claim_has_a_judgement():

@@ -8,7 +8,8 @@ import torch
 from palimpsest import paths, runs, training
 from palimpsest.experiments import unlearning_cohort as cohorts
 from palimpsest.experiments import unlearning_measures as measures
-from palimpsest.experiments.unlearning_cohort import PROFILES, Cohort
+from palimpsest.experiments.unlearning_cohort import Cohort
+from palimpsest.experiments.unlearning_profiles import PROFILES
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,10 +1,12 @@
 """What the tests of every op share: the interpreter, poisoned buffers, the grid of dtypes and backends."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+ALLOCATORS = ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"))
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +20,7 @@ def poisoned_buffers(monkeypatch):
 
         return wrapper
 
-    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty")):
+    for owner, name in ALLOCATORS:
         monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
 
 
@@ -98,6 +100,44 @@ def rows_not_to_be_read(monkeypatch):
         return tensor[:rows]
 
     return guard
+
+
+@pytest.fixture
+def stores_in_place(monkeypatch):
+    """Give it the tensors that an op updates, if any. A kernel that the interpreter runs then fails when it stores
+    beside them and the buffers that the library allocates, or twice to one place: that is where a mask ends up which
+    lets one element too many through, past the last row or past the end of a row."""
+    from triton.runtime.interpreter import GridExecutor, InterpreterBuilder
+
+    known, stored = [], []
+    store, launch = InterpreterBuilder.create_masked_store, GridExecutor.__call__
+
+    def remembered(allocate):
+        def wrapper(*args, **kwargs):
+            known.append(allocate(*args, **kwargs))
+            return known[-1]
+
+        return wrapper
+
+    def checked(self, ptrs, value, mask, *args):
+        places = ptrs.data[mask.data]
+        storages = [x.untyped_storage() for x in known]
+        inside = [(places >= x.data_ptr()) & (places < x.data_ptr() + x.nbytes()) for x in storages]
+        assert np.any(inside, 0).all(), "a place outside is stored to"
+        stored.append(places)
+        return store(self, ptrs, value, mask, *args)
+
+    def counted(self, *args, **kwargs):
+        launch(self, *args, **kwargs)
+        places = np.concatenate(stored) if stored else np.empty(0)
+        stored.clear()
+        assert len(np.unique(places)) == len(places), "a place is stored to twice"
+
+    for owner, name in ALLOCATORS:
+        monkeypatch.setattr(owner, name, remembered(getattr(owner, name)))
+    monkeypatch.setattr(InterpreterBuilder, "create_masked_store", checked)
+    monkeypatch.setattr(GridExecutor, "__call__", counted)
+    return known.extend
 
 
 @pytest.fixture

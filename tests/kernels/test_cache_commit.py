@@ -119,6 +119,13 @@ def test_any_paths(chosen, data, batch, nodes, seed):
     assert_commits(*caches, accepted, lengths, chosen, paths)
 
 
+@pytest.mark.parametrize("prefix_len", [11, torch.tensor([11, 3])], ids=["one length", "two lengths"])
+def test_stores_stay_in_place(prefix_len, stores_in_place, generator):
+    keys, values = make_caches([(2, 3, 20, 5)] * 2, torch.float32, generator)
+    stores_in_place([*keys, *values])
+    kernels.cache_commit(keys, values, [1, 2, 5], prefix_len, backend="triton")
+
+
 @pytest.mark.parametrize("chosen", [None, "reference", "triton"])
 @pytest.mark.parametrize("shape", [(0, 2, 9, 3), (2, 0, 9, 3), (2, 2, 9, 0)], ids=str)
 def test_empty(shape, chosen):

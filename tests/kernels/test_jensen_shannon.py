@@ -231,6 +231,15 @@ def test_rows_past_the_end_are_not_read(rows_not_to_be_read, generator):
     kernels.jensen_shannon(p, q, backend="triton").sum().backward()
 
 
+def test_stores_stay_in_place(stores_in_place, generator, monkeypatch):
+    """More rows and columns than a tile, and the rows of the other input in several parts."""
+    from palimpsest.kernels.jensen_shannon import triton
+
+    monkeypatch.setattr(triton, "_power_of_2", lambda n, most: 4)
+    p, q = (make_logits((rows, 21), torch.float32, generator).requires_grad_() for rows in (7, 9))
+    kernels.jensen_shannon(p, q, backend="triton").sum().backward()
+
+
 def test_agrees_with_scipy(backend, generator):
     p, q = make_logits((6, 23), torch.float64, generator), make_logits((4, 23), torch.float64, generator)
     distance = jensenshannon(p.softmax(-1).numpy()[:, None], q.softmax(-1).numpy()[None], axis=-1)

@@ -245,6 +245,16 @@ def test_agrees_with_learnable_fake_quantize(backend, generator):
     assert (ours[2] - grad_step).abs() <= 2 * admitted_error(torch.float32, 2000, scale)
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((401,), None), ((7, 30, 3), 1), ((3, 5, 67), 1)], ids=str)
+def test_stores_stay_in_place(shape, axis, stores_in_place, generator, monkeypatch):
+    """One step, and channels that are columns and rows."""
+    from palimpsest.kernels.lsq_quantize import triton
+
+    monkeypatch.setattr(triton, "_blocks", lambda *_: (4, 8, 2))
+    x, step, *rest = make_case(shape, axis, torch.float32, generator)
+    run(x, step, *rest, weight=torch.ones_like(x), backend="triton")
+
+
 @pytest.mark.parametrize(("shape", "axis"), [((0, 3), None), ((0, 3), 1), ((3, 0), 0), ((0, 3), 0)], ids=str)
 def test_empty(shape, axis, dtype, backend, generator):
     x, step, *arguments = make_case(shape, axis, dtype, generator)

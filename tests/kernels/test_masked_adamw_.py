@@ -207,6 +207,13 @@ def test_neighbours_in_memory_are_not_touched(size, pack, backend, generator):
         assert same_bits(now[size + 8 :], then[size + 8 :])
 
 
+@pytest.mark.parametrize("pack", [False, True], ids=["bool", "bits"])
+def test_stores_stay_in_place(pack, stores_in_place, generator):
+    state, masks, scales = make_state([(101,), (8, 4), (1,)], torch.float32, generator)
+    stores_in_place([x for tensors in state for x in tensors])
+    assert_agrees(state, masks, scales, "triton", pack)
+
+
 @pytest.mark.parametrize("chosen", [None, "reference", "triton"])
 def test_empty(chosen):
     kernels.masked_adamw_([], [], [], [], [], [], **NUMBERS, backend=chosen)

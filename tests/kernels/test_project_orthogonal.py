@@ -189,6 +189,10 @@ def test_arguments_are_not_changed(backend, generator):
     assert not addresses & {x.data_ptr() for x in result if x.numel()}
 
 
+def test_stores_stay_in_place(stores_in_place, generator):
+    kernels.project_orthogonal(*make_grads(SHAPES, torch.float32, generator), backend="triton")
+
+
 @pytest.mark.parametrize("chosen", [None, "reference", "triton"])
 def test_empty(chosen):
     result, products = kernels.project_orthogonal([], [], return_products=True, backend=chosen)

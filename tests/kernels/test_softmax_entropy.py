@@ -10,7 +10,7 @@ from scipy.stats import entropy as scipy_entropy
 
 from palimpsest import kernels
 from palimpsest.kernels import _dispatch
-from palimpsest.kernels.softmax_entropy import chunked, reference
+from palimpsest.kernels.softmax_entropy import chunked, few, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error, unit_roundoff
 
 
@@ -36,9 +36,10 @@ def assert_agrees(logits, backend, generator):
     assert ((grad.double() - exact_grad).abs() <= admitted).all()
 
 
-@pytest.fixture(params=["direct", "many tiles"])
+@pytest.fixture(params=["few", "direct", "many tiles"])
 def tiles(request, monkeypatch):
-    """Small inputs through both torch paths, and through Triton both with whole rows and with rows cut up."""
+    """Small inputs through all torch paths, and through Triton both with whole rows and with rows cut up."""
+    monkeypatch.setattr(few, "MOST", 1 << 20 if request.param == "few" else 0)
     if request.param == "many tiles":
         from palimpsest.kernels.softmax_entropy import triton
 
@@ -71,7 +72,7 @@ def test_extreme_logits(dtype, tiles, backend, generator):
     assert_agrees(extreme_rows(dtype), backend, generator)
 
 
-@pytest.mark.parametrize("size", [1, 16, 300], ids=["direct", "rows innermost", "many tiles"])
+@pytest.mark.parametrize("size", [1, 16, 300], ids=["few", "rows innermost", "many tiles"])
 def test_zero_probabilities(size, dtype, backend, generator, monkeypatch):
     """-inf at the start, at the end and in whole tiles, where no maximum is yet known."""
     monkeypatch.setattr(chunked, "DIRECT", 1 << 14)
@@ -216,6 +217,14 @@ def test_no_probability_matrix_just_above_the_direct_limit(generator):
 
 def test_rows_past_the_end_are_not_read(rows_not_to_be_read, generator):
     logits = rows_not_to_be_read(make_logits((16, 21), torch.float32, generator), 5).requires_grad_()
+    kernels.softmax_entropy(logits, backend="triton").sum().backward()
+
+
+def test_stores_stay_in_place(stores_in_place, generator, monkeypatch):
+    from palimpsest.kernels.softmax_entropy import triton
+
+    monkeypatch.setattr(triton, "_blocks", lambda *_: (4, 8))
+    logits = make_logits((7, 21), torch.float32, generator).requires_grad_()
     kernels.softmax_entropy(logits, backend="triton").sum().backward()
 
 

@@ -129,6 +129,17 @@ def test_non_contiguous(dtype, backend, generator):
     assert_agrees(hidden, weight, targets, backend, generator)
 
 
+def test_stores_stay_in_place(stores_in_place, generator, monkeypatch):
+    """More tokens, columns and parts of the vocabulary than a tile, in a buffer that is filled more than once."""
+    from palimpsest.kernels.token_logprob import triton
+
+    monkeypatch.setattr(triton, "_blocks", lambda *_: (16, 16, 16, 4))
+    monkeypatch.setattr(triton, "SMALLEST_BUFFER", 700)
+    hidden, weight, targets = make_inputs(21, 19, 69, torch.float32, generator)
+    hidden.requires_grad_(), weight.requires_grad_()
+    kernels.token_logprob(hidden, weight, targets, backend="triton").sum().backward()
+
+
 def test_int32_targets(backend, generator):
     hidden, weight, targets = make_inputs(7, 5, 90, torch.float32, generator)
     assert_agrees(hidden, weight, targets.int(), backend, generator)

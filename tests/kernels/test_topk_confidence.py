@@ -126,6 +126,13 @@ def test_rows_past_the_end_are_not_read(rows_not_to_be_read, generator):
     kernels.topk_confidence(logits, 3, backend="triton")
 
 
+def test_stores_stay_in_place(stores_in_place, generator, monkeypatch):
+    from palimpsest.kernels.topk_confidence import triton
+
+    monkeypatch.setattr(triton, "_blocks", lambda *_: (4, 64))
+    kernels.topk_confidence(make_logits(7, 300, torch.float32, generator), 3, backend="triton")
+
+
 def test_results_carry_no_graph(backend, generator):
     logits = make_logits(3, 40, torch.float32, generator).requires_grad_()
     assert not any(x.requires_grad for x in kernels.topk_confidence(logits, 4, backend=backend))

@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from palimpsest import nets, training
-from palimpsest.nets.lockstep import Lockstep
+from palimpsest.nets.lockstep import Lockstep, Solo, side_by_side
 from palimpsest.nets.mobile import InvertedResidual
 from palimpsest.nets.residual import BasicBlock
 
@@ -272,3 +272,45 @@ def test_unlike_networks_are_refused():
         Lockstep([nets.ResNet18(1, 10, 8), nets.ResNet18(1, 10, 16)])
     with pytest.raises(ValueError, match=r"models: got \[\]"):
         Lockstep([])
+
+
+class Lookalike(nn.Module):
+    """A reader's own network: the names are those of `BodyAndHead`, but it halves what the head says."""
+
+    def __init__(self):
+        super().__init__()
+        network = nets.build("resnet18-slim", channels=1, classes=10, seed=0)
+        self.body, self.head = network.body, network.head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x)) / 2
+
+
+class Halved(nets.ResNet18):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / 2
+
+
+class Masked(nets.ResNet18):
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return super().features(x) * 0
+
+
+@pytest.mark.parametrize("own", [Lookalike, lambda: Halved(1, 10, 8), lambda: Masked(1, 10, 8)])
+def test_a_network_that_computes_more_than_its_two_parts_is_never_taken_apart(own):
+    model, x = own().eval(), samples(1, n=4)[0]
+    together = side_by_side([model])
+    assert isinstance(together, Solo)
+    with torch.no_grad():
+        assert torch.equal(training.logits([model], x)[0], model(x[0]))
+    assert not model.training
+    with pytest.raises(ValueError, match=r"^models: got \w+ among 2, want networks that are `nets.BodyAndHead`"):
+        side_by_side([model, own()])
+    assert isinstance(side_by_side(start("resnet18-slim", [0])), Lockstep)
+
+
+def test_a_body_with_weights_that_cannot_be_grouped_is_refused_by_layer():
+    model = start("resnet18-slim", [0])[0]
+    model.body.append(nn.Linear(64, 64))
+    with pytest.raises(ValueError, match=r"^models: got Linear as layer '\d+' of the body"):
+        Lockstep([model])

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from palimpsest import checkpoints, training
+from palimpsest.nets import BodyAndHead
 from palimpsest.nets.lockstep import Lockstep
 from palimpsest.training import History, Recipe, TrainingDiverged, epoch_order, fit
 
 CLASSES, SIDE = 4, 6
 
 
-class Small(nn.Module):
+class Small(BodyAndHead):
     """A network of milliseconds: one convolution with batch norm, or none (then a sample's logits are its own)."""
 
     def __init__(self, seed: int, conv: bool = True, width: int = 3):

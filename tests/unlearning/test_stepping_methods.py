@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palimpsest import checkpoints
+from palimpsest.nets import BodyAndHead
 from palimpsest.nets.quantised import QuantisedConv2d, quantise, steps
 from palimpsest.unlearning.vision import (
     METHODS,
@@ -39,7 +40,7 @@ GRADIENT = BATCH * SIDE**2 * EPS
 WEIGHTS = 6 * EPOCHS * LR / (1 - MOMENTUM) * GRADIENT
 
 
-class Small(nn.Module):
+class Small(BodyAndHead):
     def __init__(self, seed: int):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
@@ -48,9 +49,6 @@ class Small(nn.Module):
             self.head = nn.Linear(3 * (SIDE - 2) ** 2, CLASSES)
         self.body[1].running_mean.fill_(0.3)  # what a trained network has: statistics that are not those of a batch
         self.body[1].running_var.fill_(2.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x))
 
 
 def data(networks: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,7 +60,7 @@ def data(networks: int = 2) -> tuple[Tensor, Tensor, Tensor]:
 
 def networks(kind: str, count: int = 2) -> list[nn.Module]:
     models = [Small(k) for k in range(count)]
-    if kind == "own":  # a class that is not one of ours: no `body` and `head`
+    if kind == "own":  # a class that is not one of ours: no `BodyAndHead`
         return [nn.Sequential(model.body, model.head) for model in models]
     return (
         [quantise(m, kind, x, ends=4) for m, x in zip(models, data(count)[0], strict=True)] if kind != "f" else models

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from palimpsest.nets import BodyAndHead
 from palimpsest.nets.quantised import quantise
 from palimpsest.unlearning.vision.task import Task
 
@@ -10,7 +11,7 @@ CLASSES, SIDE, N, F_SIZE = 4, 6, 20, 6
 SETTINGS = {"epochs": 3, "batch_size": 4}
 
 
-class Net(nn.Module):
+class Net(BodyAndHead):
     def __init__(self, seed: int, width: int = 3):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
@@ -18,12 +19,6 @@ class Net(nn.Module):
             layers = [nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 4, 2), nn.ReLU()]
             self.body = nn.Sequential(*layers, nn.Flatten())
             self.head = nn.Linear(4 * (SIDE - 3) ** 2, CLASSES)
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.body(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.body(x))
 
 
 class Foreign(nn.Module):

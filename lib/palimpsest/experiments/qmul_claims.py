@@ -4,7 +4,7 @@ verdict's seeds were run; each function here applies one of them."""
 import numpy as np
 import pandas as pd
 
-from palimpsest.experiments.unlearning import HEADLINE, Results
+from palimpsest.experiments.unlearning import Results
 from palimpsest.experiments.unlearning_claims import (
     BASELINES,
     advantage,
@@ -15,6 +15,7 @@ from palimpsest.experiments.unlearning_claims import (
     show,
     verdict,
 )
+from palimpsest.experiments.unlearning_conditions import HEADLINE
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import estimate, paired
 
@@ -66,15 +67,9 @@ def similar(results: Results, geometry: pd.DataFrame) -> Judgement:
     return Judgement("qmul-similar", primary, verdict(holds, smaller.low > 0), why)
 
 
-def _logged(results: Results, method: str) -> pd.DataFrame:
-    """What `method` recorded at the headline, a row a step."""
-    log = results.log
-    return log[(log.method == method) & (log.precision == HEADLINE[0]) & (log.forget_set == HEADLINE[1])]
-
-
 def balance(results: Results, method: str = "Q-MUL") -> pd.Series:
     """Mean w_f G_f over mean w_r G_r of the steps of an epoch, averaged over the epochs, by seed position."""
-    log = _logged(results, method)
+    log = results.logged(method)
     sums = {}
     for side in ("forget", "retain"):
         rows = log[log[f"weighted_{side}"].notna()]
@@ -91,8 +86,7 @@ def agr(results: Results) -> Judgement:
     within = bool(during.between(0.5, 2).all())
     plain = difference(results, "gap", "similar labels", "Q-MUL")
     random = difference(results, "gap", "random label", "RL + AGR")
-    log = _logged(results, "Q-MUL")
-    weight = np.mean(log.weight_f.dropna().tolist())
+    weight = np.mean(results.logged("Q-MUL").weight_f.dropna().tolist())
     why = (
         f"During the epochs w_f G_f is {during.min():.2f} to {during.max():.2f} times w_r G_r over the seeds (1 at "
         f"the start of each by construction). The retain gradient of a memorised set is small, and so is its share: "

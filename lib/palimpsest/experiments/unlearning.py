@@ -12,48 +12,13 @@ import pandas as pd
 
 from palimpsest import runs
 from palimpsest.experiments import unlearning_measures as measures
-from palimpsest.experiments.unlearning_cohort import FORGET_SETS, Cohort, Problem, Setting
+from palimpsest.experiments.profiles import choose
+from palimpsest.experiments.unlearning_cohort import Cohort, Problem
+from palimpsest.experiments.unlearning_conditions import HEADLINE, TUNED_ON, Condition, conditions
+from palimpsest.experiments.unlearning_profiles import PROFILES, Setting
 from palimpsest.metrics.distances import avg_gap
 from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning.vision import METHODS, Report, unlearn
-
-HEADLINE = ("W4A4", "random 10 %")
-TUNED_ON = "random 10 %"
-VARIANTS = ("similar, w_f = 0.03", "similar, w_f = 0.1", "similar, w_f = 0.3", "Q-MUL (official quirks)")
-"""Parts of Q-MUL that its own chapter alone takes apart."""
-
-SWEPT = ("fine-tune", "random label", "RL + AGR", "similar labels", "Q-MUL", "OEU")
-"""The methods that run in float too, all but the first of them at every precision; at the headline all do."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A precision, a forget set, the methods that meet there, and the precision whose tuning they use.
-
-    Tuning is always on a random 10 %.
-    """
-
-    precision: str
-    forget_set: str
-    methods: tuple[str, ...]
-    tuned_at: str = "W4A4"
-
-
-def conditions(profile: str, chapter: str) -> list[Condition]:
-    """What a chapter's claims need; both need the headline."""
-    if chapter == "oeu":
-        return [Condition(*HEADLINE, tuple(m for m in METHODS if m not in VARIANTS))]
-    found = [
-        Condition(*HEADLINE, tuple(METHODS)),
-        Condition("float", "random 10 %", SWEPT, tuned_at="float"),
-        *(Condition(precision, "random 10 %", SWEPT[1:]) for precision in ("W8A8", "W2A2")),
-        Condition("W4A4", "random 30 %", (*SWEPT, "SalUn", "SCRUB")),
-        *(Condition("W4A4", kind, ("random label", "Q-MUL", "OEU")) for kind in FORGET_SETS[3:]),
-    ]
-    if profile.startswith("full"):
-        found += [Condition("W4A4", f"random {share} %", tuple(METHODS)) for share in (30, 50)]
-        found += [Condition("W4A8", "random 10 %", SWEPT)]
-    return found
 
 
 def tune(profile: str, precision: str, method: str) -> list[dict]:
@@ -72,7 +37,7 @@ def tune(profile: str, precision: str, method: str) -> list[dict]:
                 measured += [None] * seeds
     return [
         {
-            **{"precision": precision, "method": method, "value": grid[i // seeds]},
+            **{"profile": profile, "precision": precision, "method": method, "value": grid[i // seeds]},
             "seed": cohort.seeds[i % seeds],
             "gap": None if row is None else avg_gap(row, reference[i % seeds]),
         }
@@ -151,8 +116,10 @@ class Results:
 
     @property
     def tuned(self) -> list[dict]:
-        """The values chosen, as rows."""
-        return [{"precision": p, "method": m, "value": v} for (p, m), v in self.values.items()]
+        """The values chosen, as rows, with the profile at which they were."""
+        rows = self.tuning.drop_duplicates(["precision", "method"])
+        at = {(row.precision, row.method): row.profile for row in rows.itertuples()}
+        return [{"profile": at[p, m], "precision": p, "method": m, "value": v} for (p, m), v in self.values.items()]
 
     def column(
         self, name: str, method: str, precision: str = HEADLINE[0], forget_set: str = HEADLINE[1]
@@ -163,6 +130,11 @@ class Results:
             raise ValueError(f"no arm ({method}, {precision}, {forget_set}) was run")
         scale = 100 if name in measures.SHARES else 1
         return scale * rows.set_index("seed")[name].sort_index()
+
+    def logged(self, method: str, precision: str = HEADLINE[0], forget_set: str = HEADLINE[1]) -> pd.DataFrame:
+        """What `method` recorded in one condition, a row a step in the order of the steps; no rows if nothing."""
+        log = self.log
+        return log[(log.method == method) & (log.precision == precision) & (log.forget_set == forget_set)]
 
 
 def chosen(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -176,11 +148,11 @@ def chosen(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
 
 def execute(profile: str, chapter: str) -> Results:
     """Train, tune, run: all that a chapter needs at one profile. Every step is cached, so it can be stopped."""
-    todo = conditions(profile, chapter)
+    todo, tuned_in = conditions(profile, chapter), choose(profile, PROFILES).tuned_in or profile
     title = {"oeu": "OEU", "qmul": "Q-MUL"}[chapter]
     pairs = dict.fromkeys((c.tuned_at, m) for c in todo for m in c.methods)
-    runs.run_all(_prepare, _networks(profile, todo), show=f"{title} 1/3: originals and retrained networks")
-    grid = [{"profile": profile, "precision": p, "method": m} for p, m in pairs]
+    runs.run_all(_prepare, _networks(profile, tuned_in, todo), show=f"{title} 1/3: originals and retrained networks")
+    grid = [{"profile": tuned_in, "precision": p, "method": m} for p, m in pairs]
     tuning = pd.DataFrame(chain.from_iterable(runs.run_all(tune, grid, show=f"{title} 2/3: tuning")))
     values = chosen(tuning)
     jobs = [
@@ -205,12 +177,12 @@ def execute(profile: str, chapter: str) -> Results:
     return Results(tuning, rows, pd.DataFrame(chain.from_iterable(d["log"] for d in done)), values)
 
 
-def _networks(profile: str, todo: list[Condition]) -> list[dict]:
+def _networks(profile: str, tuned_in: str, todo: list[Condition]) -> list[dict]:
     """Which cohorts to train; float ones first, because the quantised ones start from them."""
-    cohorts = [(p, "tuning", TUNED_ON) for c in todo for p in ("float", c.tuned_at)]
-    cohorts += [(p, "verdict", c.forget_set) for c in todo for p in ("float", c.precision)]
-    ordered = sorted(dict.fromkeys(cohorts), key=lambda cohort: cohort[0] != "float")
-    return [{"profile": profile, "group": g, "precision": p, "forget_set": f} for p, g, f in ordered]
+    cohorts = [(tuned_in, "tuning", p, TUNED_ON) for c in todo for p in ("float", c.tuned_at)]
+    cohorts += [(profile, "verdict", p, c.forget_set) for c in todo for p in ("float", c.precision)]
+    ordered = sorted(dict.fromkeys(cohorts), key=lambda cohort: cohort[2] != "float")
+    return [dict(zip(("profile", "group", "precision", "forget_set"), cohort, strict=True)) for cohort in ordered]
 
 
 def _prepare(profile: str, group: str, precision: str, forget_set: str) -> dict:
@@ -227,11 +199,11 @@ class NotMemorised(RuntimeError):
     """The gate: unlearning can only be measured where something was memorised."""
 
 
-def gate(results: Results) -> pd.DataFrame:
-    """By precision and forget set: accuracy of the original on its training data, and FA of the original minus FA
-    of Retrain, in points. Raises NotMemorised where a random forget set has less than 5 points."""
+def gate(measured: pd.DataFrame) -> pd.DataFrame:
+    """By precision and forget set of the table `Results.runs`: accuracy of the original on its training data, and FA
+    of the original minus FA of Retrain, in points. Raises NotMemorised where that is less than 5 points."""
     table = []
-    for (precision, forget_set), rows in results.runs.groupby(["precision", "forget_set"], sort=False):
+    for (precision, forget_set), rows in measured.groupby(["precision", "forget_set"], sort=False):
         fa, ra = rows.groupby("method").FA.mean(), rows.groupby("method").RA.mean()
         excess = 100 * (fa["original"] - fa["retrain"])
         table.append(

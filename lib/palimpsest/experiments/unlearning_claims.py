@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from palimpsest.experiments.unlearning import HEADLINE, Results
+from palimpsest.experiments.unlearning import Results
+from palimpsest.experiments.unlearning_conditions import HEADLINE
 from palimpsest.metrics.statistics import Estimate, holm, paired
 
 BASELINES = (

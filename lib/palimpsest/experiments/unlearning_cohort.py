@@ -9,6 +9,7 @@ seeds and test images are not seen.
 """
 
 import os
+import shutil
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -16,72 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palimpsest import data, nets, runs, training
+from palimpsest import data, nets, paths, runs, training
 from palimpsest.experiments.profiles import choose
+from palimpsest.experiments.unlearning_profiles import PROFILES, Setting
 from palimpsest.nets.quantised import quantise
 
 FORGET_SETS = ("random 10 %", "random 30 %", "random 50 %", "one class", "hardest 10 %")
 PRECISIONS = ("float", "W8A8", "W4A8", "W4A4", "W2A2")
 CALIBRATION = 256
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Everything that a cohort depends on.
-
-    Counts are images, balanced over the classes. `epochs` trains the float network, `qat_epochs` more the quantised
-    one, `unlearn_epochs` is the budget of every method.
-    """
-
-    samples: int
-    validation: int
-    test: int
-    epochs: int
-    qat_epochs: int
-    unlearn_epochs: int
-    seeds: tuple[int, ...]
-    tuning_seeds: tuple[int, ...]
-    architecture: str = "resnet18-slim"
-    dataset: str = "fashion-mnist"
-    lr: float = 0.05
-    qat_lr: float = 0.02
-    batch_size: int = 64
-
-
-PROFILES = {
-    "smoke": Setting(200, 100, 100, 3, 1, 1, (0, 1), (1000,)),
-    "ci": Setting(600, 1000, 1000, 40, 12, 4, tuple(range(60, 65)), (1000,)),
-    "full": Setting(
-        45_000,
-        5000,
-        10_000,
-        182,
-        40,
-        10,
-        (0, 1, 2),
-        (1000,),
-        "resnet18",
-        "cifar10",
-        lr=0.1,
-        qat_lr=0.01,
-        batch_size=256,
-    ),
-    "full-mobile": Setting(
-        45_000,
-        5000,
-        10_000,
-        182,
-        40,
-        10,
-        (0, 1, 2),
-        (1000,),
-        "mobilenetv2",
-        "cifar10",
-        lr=0.1,
-        qat_lr=0.01,
-        batch_size=256,
-    ),
-}
 
 
 @cache
@@ -243,7 +186,14 @@ def train(profile: str, group: str, precision: str, without: str | None) -> dict
         start = Cohort(profile, group, "float", cohort.forget_set).load("retrain" if without else "original")
         models = [quantise(model, precision, x[k, :CALIBRATION]) for k, model in enumerate(start)]
         recipe = training.Recipe(setting.qat_epochs, setting.qat_lr, setting.batch_size)
-    training.fit(models, x, y, recipe, seeds=cohort.seeds)
+    if not setting.resumable:
+        training.fit(models, x, y, recipe, seeds=cohort.seeds)
+    else:
+        config = {"profile": profile, "group": group, "precision": precision, "without": without}
+        folder = paths.CACHE / "training" / runs.key(train, config)
+        name = f"{precision}, without {without}" if without else f"{precision}, everything"
+        training.fit(models, x, y, recipe, seeds=cohort.seeds, checkpoint=folder, show=name)
+        shutil.rmtree(folder)
     return {f"{k}.{name}": value for k, model in enumerate(models) for name, value in model.state_dict().items()}
 
 

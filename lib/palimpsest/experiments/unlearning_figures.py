@@ -8,8 +8,9 @@ import seaborn
 from matplotlib.figure import Figure
 
 from palimpsest.experiments.qmul_claims import SWEEP, balance
-from palimpsest.experiments.unlearning import HEADLINE, Results
+from palimpsest.experiments.unlearning import Results
 from palimpsest.experiments.unlearning_claims import BASELINES, difference
+from palimpsest.experiments.unlearning_conditions import HEADLINE
 from palimpsest.figures import COLOURS, forest
 from palimpsest.metrics.statistics import estimate
 
@@ -22,12 +23,17 @@ def colour(method: str):
 
 
 def plane(results: Results, at: tuple[str, str] = HEADLINE) -> Figure:
-    """Forgetting against retention: FA and RA of every method with 95 % intervals, and Retrain as the target."""
+    """Forgetting against retention: FA and RA of every method with 95 % intervals, and Retrain as the target.
+
+    Points are numbered, nearest to Retrain first, because two dozen names do not fit beside them.
+    """
     rows = results.runs.query("precision == @at[0] and forget_set == @at[1]")
-    figure, axis = plt.subplots(figsize=(7.6, 5.2))
-    # Neighbours on the axis get their names at different heights.
-    for i, method in enumerate(rows.groupby("method").FA.mean().sort_values().index):
+    methods = rows.groupby("method").gap.mean().sort_values().index
+    figure, axis = plt.subplots(figsize=(8.6, 5.2), layout="constrained")
+    points = []
+    for number, method in enumerate(methods):
         fa, ra = (estimate(results.column(name, method, *at)) for name in ("FA", "RA"))
+        points.append((fa.mean, ra.mean))
         axis.errorbar(
             fa.mean,
             ra.mean,
@@ -37,15 +43,44 @@ def plane(results: Results, at: tuple[str, str] = HEADLINE) -> Figure:
             markersize=13 if method == "retrain" else 5,
             color=colour(method),
             alpha=0.9 if method in OURS else 0.55,
-            elinewidth=0.8,
-        )
-        axis.annotate(
-            method, (fa.mean, ra.mean), xytext=(4, (4, -10, 14)[i % 3]), textcoords="offset points", fontsize=7
+            elinewidth=0.6,
+            label=f"{number}  {method}",
         )
     axis.set(xlabel="FA: accuracy on the forget set, %", ylabel="RA: accuracy on the retain set, %")
     axis.set_title(f"{at[0]}, {at[1]}: the star is where to be")
-    figure.tight_layout()
+    figure.legend(loc="outside right upper", fontsize=7)
+    figure.draw_without_rendering()  # the layout decides where points are, and so where their numbers fit
+    at_points = axis.transData.transform(points) * 72 / figure.dpi
+    for number, (point, offset) in enumerate(zip(points, free_spots(at_points), strict=True)):
+        axis.annotate(
+            str(number),
+            point,
+            xytext=offset,
+            textcoords="offset points",
+            fontsize=7,
+            ha="center",
+            va="center",
+            color=colour(methods[number]) if methods[number] in OURS else "0.25",
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 4, "shrinkB": 2},
+        )
     return figure
+
+
+def free_spots(points: np.ndarray, radii: tuple[float, ...] = (9, 16, 24), room: float = 9) -> np.ndarray:
+    """Where to write a label beside each of points [N, 2]: offsets [N, 2], all in typographic points.
+
+    One label after another takes, of 16 directions at each radius, the spot farthest from all points and from the
+    labels placed so far; `room` is enough, and among spots with enough the nearest wins.
+    """
+    angles = np.pi / 4 + np.arange(16) * np.pi / 8  # diagonals first: intervals lie along the axes
+    ring = np.stack([np.cos(angles), np.sin(angles)], 1)
+    spots = np.concatenate([radius * ring for radius in radii])
+    taken, offsets = [*np.asarray(points, float)], []
+    for point in np.asarray(points, float):
+        distance = np.linalg.norm((point + spots)[:, None] - np.stack(taken), axis=2).min(1)
+        offsets.append(spots[distance.clip(max=room).argmax()])
+        taken.append(point + offsets[-1])
+    return np.stack(offsets)
 
 
 def gaps(results: Results, conditions: list[tuple[str, str]] = (HEADLINE,)) -> Figure:
@@ -76,10 +111,9 @@ def advantages(results: Results, method: str, others=(*BASELINES, "Q-MUL", "OEU"
 
 def gradients(results: Results, method: str = "OEU") -> Figure:
     """Angle between g_f and g_r, and the norms of both, step by step through `method`, by precision."""
-    log = results.log.query("method == @method and forget_set == @HEADLINE[1]")
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.8))
-    for i, precision in enumerate(p for p in SWEEP if (log.precision == p).any()):
-        rows = log[log.precision == precision]
+    logs = {precision: results.logged(method, precision) for precision in SWEEP}
+    for i, (precision, rows) in enumerate((p, log) for p, log in logs.items() if len(log)):
         dot, norm_f, norm_r = (np.array(rows[name].tolist()) for name in ("dot", "norm_f", "norm_r"))
         angle = np.degrees(np.arccos(np.clip(dot / (norm_f * norm_r), -1, 1)))
         steps = np.arange(1, len(rows) + 1)
@@ -177,9 +211,8 @@ def sweep(results: Results, methods=("random label", "RL + AGR", "similar labels
 
 def contributions(results: Results) -> Figure:
     """w_f G_f and w_r G_r of Q-MUL's steps, in the order they are made, mean over seeds."""
-    log = results.log.query("method == 'Q-MUL' and precision == @HEADLINE[0] and forget_set == @HEADLINE[1]")
     figure, axis = plt.subplots(figsize=(7.4, 3.6))
-    rows = log.reset_index(drop=True)
+    rows = results.logged("Q-MUL").reset_index(drop=True)
     for i, side in enumerate(("forget", "retain")):
         here = rows[rows[f"weighted_{side}"].notna()]
         values = np.array(here[f"weighted_{side}"].tolist()).mean(1)
@@ -215,24 +248,3 @@ def pictures(coordinates: pd.DataFrame, classes) -> Figure:
         axis.title.set_fontsize(9)
     figure.tight_layout()
     return figure
-
-
-def method_table(results: Results, at: tuple[str, str] = HEADLINE) -> pd.DataFrame:
-    """Every method's measures at one condition: means over seeds, shares in percent, nearest to Retrain first."""
-    columns = {
-        **{"FA": "FA", "RA": "RA", "TA": "TA", "MIA": "MIA", "gap": "avg gap", "rte": "RTE"},
-        **{"entropy": "H, nats", "loss_auc": "loss AUC", "mentropy_auc": "Mentr AUC", "cka": "CKA"},
-        **{"codes_changed": "codes changed", "relearn": "relearn", "value": "tuned value"},
-    }
-    rows = results.runs.query("precision == @at[0] and forget_set == @at[1]")
-    table = pd.DataFrame(
-        {
-            shown: {m: results.column(name, m, *at).astype(float).mean() for m in rows.method.unique()}
-            for name, shown in columns.items()
-        }
-    )
-    half = {m: (e := estimate(results.column("gap", m, *at))).high - e.mean for m in table.index}
-    table.insert(5, "±", pd.Series(half))
-    digits = {"FA": 1, "RA": 1, "TA": 1, "MIA": 1, "avg gap": 1, "±": 1, "relearn": 1, "codes changed": 1}
-    table = table.sort_values("avg gap").round({name: digits.get(name, 2) for name in table if name != "tuned value"})
-    return table.reset_index(names="method")

@@ -86,6 +86,23 @@ def require_float_tensor(name: str, value: object, shape: str) -> None:
         raise ValueError(f"{name}: got shape {list(value.shape)}, want {shape}")
 
 
+def require_matrices(name: str, value: object, shape: str, other_name: str, other: object, other_shape: str) -> None:
+    """Refuse what is not two floating-point matrices, with the dimensions of `shape` and `other_shape`, of one
+    dtype and device. Asks first whether all is well: small calls would wait for one question after the other."""
+    if (
+        isinstance(value, torch.Tensor)
+        and isinstance(other, torch.Tensor)
+        and value.dtype == other.dtype
+        and value.ndim == other.ndim == 2
+        and value.device == other.device
+        and value.dtype in FLOATS
+    ):
+        return
+    require_float_tensor(name, value, shape)
+    require_float_tensor(other_name, other, other_shape)
+    require_same_kind(other_name, other, name, value)
+
+
 def require_same_kind(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
     """Refuse two tensors that differ in dtype or device."""
     for what, got, want in (("dtype", value.dtype, other.dtype), ("device", value.device, other.device)):
@@ -94,15 +111,18 @@ def require_same_kind(name: str, value: torch.Tensor, other_name: str, other: to
 
 
 def all_finite(result: torch.Tensor) -> bool:
-    """Whether `result`, whose sum cannot overflow, holds neither NaN nor infinity. On CUDA it is not looked at.
+    """Whether `result` [N], whose squares' sum cannot overflow, holds neither NaN nor infinity. On CUDA it is not
+    looked at.
 
     A row of logits without a softmax makes NaN of each result that it enters, so this tells on CPU, at the cost
     of one pass over the result, whether `require_distribution` need read the logits to name that row.
     """
     if result.is_cuda:
         return True
-    few = result.numel() <= FEW
-    return math.isfinite(sum(result.flatten().tolist()) if few else result.detach().sum().item())
+    if result.numel() <= FEW:
+        return math.isfinite(sum(result.tolist()))
+    result = result.detach()
+    return math.isfinite(result.dot(result).item())
 
 
 def require_distribution(name: str, logits: torch.Tensor) -> None:

@@ -11,6 +11,30 @@ from palimpsest.kernels import _dispatch
 KINDS = {True: attrgetter("shape", "device", "dtype"), False: attrgetter("shape", "device")}
 """What partners share, with and without the dtype."""
 
+TENSORS = {torch.Tensor, torch.nn.Parameter}
+"""Known without asking for their bases."""
+
+
+def require_partners(name: str, tensors: object, other_name: str, others: object) -> list[tuple]:
+    """Refuse what is not two lists of floating-point tensors on one device, pairwise of one shape and dtype.
+
+    Lists are compared whole, to learn that all is well; a line of Python for each of many small tensors would cost as
+    much as the op itself. What is wrong is looked for afterwards.
+
+    Returns:
+        (shape, device, dtype) of every pair.
+    """
+    if type(tensors) is type(others) is list and TENSORS.issuperset(map(type, tensors + others)):
+        kinds = list(map(KINDS[True], tensors))
+        common = {kind[1:] for kind in kinds}
+        well = len(common) <= 1 and all(dtype in _dispatch.FLOATS for _, dtype in common)
+        if well and kinds == list(map(KINDS[True], others)):
+            return kinds
+    require_float_tensors(name, tensors)
+    require_float_tensors(other_name, others)
+    require_like(other_name, others, name, tensors, same_dtype=True)
+    return list(map(KINDS[True], tensors))
+
 
 def require_float_tensors(name: str, tensors: object) -> None:
     """Refuse what is not a list or tuple of floating-point tensors, all on one device."""
@@ -28,11 +52,7 @@ def require_float_tensors(name: str, tensors: object) -> None:
 def require_like(
     name: str, tensors: list[torch.Tensor], other_name: str, others: list[torch.Tensor], same_dtype: bool
 ) -> None:
-    """Refuse a list that is not as long as `others`, or whose shapes, devices or, if so wished, dtypes differ.
-
-    Lists of attributes are compared whole: a line of Python for each of many small tensors would cost as much as
-    the op itself.
-    """
+    """Refuse a list that is not as long as `others`, or whose shapes, devices or, if so wished, dtypes differ."""
     if len(tensors) != len(others):
         raise ValueError(f"{name}: got {len(tensors)} tensors, want as many as {other_name}, {len(others)}")
     kind = KINDS[same_dtype]
@@ -44,6 +64,15 @@ def require_like(
         if one != other:
             show = list if what == "shape" else str
             raise ValueError(f"{name}[{i}]: got {what} {show(one)}, want that of {other_name}[{i}], {show(other)}")
+
+
+def require_own_memory(name: str, tensors: list[torch.Tensor]) -> None:
+    """Refuse a tensor to write to whose elements share memory."""
+    if all(map(torch.Tensor.is_contiguous, tensors)):
+        return
+    for i, x in enumerate(tensors):
+        if any(stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)):
+            raise ValueError(f"{name}[{i}]: got an expanded tensor, want one memory location for each element")
 
 
 def refuse_interpreted_cuda(device: torch.device) -> None:

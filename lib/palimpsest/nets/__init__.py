@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from .classifier import BodyAndHead
 from .mobile import MobileNetV2
 from .residual import ResNet18
 
@@ -28,4 +29,4 @@ def build(name: str, *, channels: int, classes: int, seed: int) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-__all__ = ["ARCHITECTURES", "MobileNetV2", "ResNet18", "build"]
+__all__ = ["ARCHITECTURES", "BodyAndHead", "MobileNetV2", "ResNet18", "build"]

@@ -11,6 +11,7 @@ import copy
 import torch
 from torch import nn
 
+from .classifier import BodyAndHead
 from .quantised import Quantised, code_ranges
 
 
@@ -20,6 +21,7 @@ class Solo(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self.training = model.training  # else leaving evaluation mode would put the model into training mode
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x[:, 0]).unsqueeze(1)
@@ -52,11 +54,18 @@ class Lockstep(nn.Module):
     """The grouped twin of `models`, which must be alike in everything but their weights.
 
     `features` maps [N, K, C, H, W] to [N, K, D], `forward` to logits [N, K, classes]. `unpack` copies weights
-    and statistics back into the models given. Raises ValueError when the models are not alike.
+    and statistics back into the models given. Raises ValueError when the models are not alike, are more than a body
+    and a head (`two_parts`), or have a layer with weights that is neither a convolution nor a batch norm.
     """
 
     def __init__(self, models: list[nn.Module]):
         super().__init__()
+        for model in models:
+            if not two_parts(model):
+                raise ValueError(
+                    f"models: got {type(model).__name__} among {len(models)}, want networks that are "
+                    "`nets.BodyAndHead` with its `forward` and `features`; one by itself may be of any class"
+                )
         layouts = [{name: v.shape for name, v in model.state_dict().items()} | code_ranges(model) for model in models]
         if not models or any(layout != layouts[0] for layout in layouts):
             names = [type(model).__name__ for model in models]
@@ -85,11 +94,19 @@ class Lockstep(nn.Module):
 
 
 def side_by_side(models: list[nn.Module]) -> Lockstep | Solo:
-    """`Lockstep(models)`, or `Solo` for a single network that is not one of ours (no `body` and `head`)."""
-    ours = all(isinstance(getattr(model, "head", None), nn.Linear) and hasattr(model, "body") for model in models)
-    if len(models) == 1 and not ours:
+    """`Lockstep(models)`, or `Solo` for a single network that has not the form `Lockstep` takes apart."""
+    if len(models) == 1 and not two_parts(models[0]):
         return Solo(models[0])
     return Lockstep(models)
+
+
+def two_parts(model: nn.Module) -> bool:
+    """Is `model` its body and its head and nothing else? Attributes of these names alone do not tell: a class may
+    do more with them."""
+    own = type(model)
+    return isinstance(model, BodyAndHead) and all(
+        getattr(own, part) is getattr(BodyAndHead, part) for part in ("forward", "features")
+    )
 
 
 def _grouped(modules: list[nn.Module]) -> nn.Module:
@@ -105,6 +122,11 @@ def _grouped(modules: list[nn.Module]) -> nn.Module:
             layer.num_features *= count
             layer.running_mean = torch.cat([peer.running_mean for peer in peers])
             layer.running_var = torch.cat([peer.running_var for peer in peers])
+        elif next(layer.parameters(recurse=False), None) is not None:
+            raise ValueError(
+                f"models: got {type(layer).__name__} as layer {name!r} of the body, want weights in convolutions and "
+                "batch norms only"
+            )
         for key, parameter in layer.named_parameters(recurse=False):
             joined = torch.cat([getattr(peer, key).detach() for peer in peers])
             if joined.ndim == 4:

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from .classifier import BodyAndHead
+
 # (expansion t, channels c, repeats n, stride s): Sandler et al. 2018, table 2.
 STAGES = [
     (1, 16, 1, 1),
@@ -37,7 +39,7 @@ class InvertedResidual(nn.Module):
         return x + self.branch(x) if self.residual else self.branch(x)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(BodyAndHead):
     """MobileNetV2 with every channel count scaled by `width` and rounded to a multiple of 8.
 
     `features` maps [N, C, H, W] to the penultimate embedding [N, 1280·width]; `forward` gives logits
@@ -60,9 +62,3 @@ class MobileNetV2(nn.Module):
         layers += [*conv_norm(previous, last, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(last, classes)
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body(x)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(x))

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .classifier import BodyAndHead
+
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions with batch norm, an identity or 1×1 shortcut (He et al. 2016, figure 5 left)."""
@@ -25,7 +27,7 @@ class BasicBlock(nn.Module):
         return F.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
 
 
-class ResNet18(nn.Module):
+class ResNet18(BodyAndHead):
     """ResNet-18 whose stages have `width`, 2·, 4· and 8·`width` channels (64 is the published network).
 
     `stem="imagenet"` is the published 7×7 stride-2 convolution with max pooling; `stem="small"` is the 3×3
@@ -51,9 +53,3 @@ class ResNet18(nn.Module):
             previous = current
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(previous, classes)
-
-    def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.body(x)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(x))

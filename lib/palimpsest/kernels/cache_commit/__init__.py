@@ -1,6 +1,5 @@
 """Accepted rows of every layer's keys and values moved to the end of the prefix, in place. Proof: README.md."""
 
-from itertools import pairwise
 from numbers import Integral
 
 import torch
@@ -46,18 +45,16 @@ def cache_commit(
             CUDA they are not looked at; what would leave the cache is skipped.)
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
-    _multi_tensor.require_float_tensors("keys", keys)
-    _multi_tensor.require_float_tensors("values", values)
-    _multi_tensor.require_like("values", values, "keys", keys, True)
+    kinds = _multi_tensor.require_partners("keys", keys, "values", values)
     if not keys:
         raise ValueError("keys: got an empty list, want one tensor a layer")
-    for name, tensors in (("keys", keys), ("values", values)):
-        _require_caches(name, tensors, keys[0])
-    device, batch = keys[0].device, len(keys[0])
+    device, batch, rows = kinds[0][1], *_require_shapes(kinds)
+    _multi_tensor.require_own_memory("keys", keys)
+    _multi_tensor.require_own_memory("values", values)
     paths = _paths(accepted, batch, device)
     ends = _prefix_len(prefix_len, batch, device)
     if batch:
-        _require_inside(paths, ends, min(x.shape[2] for x in keys))
+        _require_inside(paths, ends, rows)
     chosen = _dispatch.choose("cache_commit", backend, device, "torch-batched")
     if chosen == "reference":
         path = reference
@@ -66,28 +63,29 @@ def cache_commit(
         from palimpsest.kernels.cache_commit import triton as path
     else:
         path = batched
-    tensors = [x for x in (*keys, *values) if x.numel()]
+    tensors = list(filter(torch.numel, [*keys, *values]))
     if tensors and paths.numel():
         path.move_(tensors, paths, ends)
     lengths = len(paths) if paths.ndim == 1 else (paths >= 0).sum(1).to(device)
     return lengths + (ends if isinstance(ends, int) else ends.to(device))
 
 
-def _require_caches(name, tensors, first):
-    batch = len(first)
-    for i, x in enumerate(tensors):
-        if x.ndim != 4 or x.shape[0] != batch:
-            want = f"[B, Hkv, S, Dh] with keys[0]'s B = {batch}" if first.ndim == 4 else "[B, Hkv, S, Dh]"
-            raise ValueError(f"{name}[{i}]: got shape {list(x.shape)}, want {want}")
-        if 0 in x.stride() and any(s == 0 and size > 1 for s, size in zip(x.stride(), x.shape, strict=True)):
-            raise ValueError(f"{name}[{i}]: got an expanded tensor, want one memory location for each element")
+def _require_shapes(kinds):
+    """B and the smallest S, from what `require_partners` gave."""
+    batch, rows = kinds[0][0][:1], []
+    for i, (shape, *_) in enumerate(kinds):
+        if len(shape) != 4 or shape[:1] != batch:
+            want = f"[B, Hkv, S, Dh] with keys[0]'s B = {batch[0]}" if i else "[B, Hkv, S, Dh]"
+            raise ValueError(f"keys[{i}]: got shape {list(shape)}, want {want}")
+        rows.append(shape[2])
+    return batch[0], min(rows)
 
 
 def _integers(name, value, want, device):
     if not isinstance(value, torch.Tensor) or value.dtype not in (torch.int32, torch.int64):
         got = value.dtype if isinstance(value, torch.Tensor) else repr(value)
         raise ValueError(f"{name}: got {got}, want {want}, int32 or int64")
-    if value.device not in (device, torch.device("cpu")):
+    if not value.is_cpu and value.device != device:
         raise ValueError(f"{name}: got device {value.device}, want that of keys, {device}, or the CPU")
     return value.long()
 
@@ -126,17 +124,19 @@ def _require_inside(paths, ends, rows):
     for path in requests:
         while padded and path and path[-1] == -1:
             path.pop()
-        if any(place <= before for before, place in pairwise([-1, *path])):
+        if path != sorted({-1, *path})[1:]:
             raise ValueError(
                 f"accepted: got {paths.tolist()}, want places from 0 that increase strictly"
                 + (", and -1 only after a request's last" if padded else "")
             )
-    if isinstance(ends, torch.Tensor):
-        if ends.is_cuda:
-            return
-        ends = ends.tolist() if padded else [max(ends.tolist())]
-    else:
+    if isinstance(ends, int):
         ends = [ends] * len(requests)
-    last = max(end + path[-1] if path else -1 for end, path in zip(ends, requests, strict=True))
-    if last >= rows:
-        raise ValueError(f"accepted: reaches row {last} of the caches, want below the smallest S, {rows}")
+    elif ends.is_cuda:
+        return
+    else:
+        ends = ends.tolist() if padded else [max(ends.tolist())]
+    for end, path in zip(ends, requests, strict=True):
+        if path and end + path[-1] >= rows:
+            raise ValueError(
+                f"accepted: reaches row {end + path[-1]} of the caches, want below the smallest S, {rows}"
+            )

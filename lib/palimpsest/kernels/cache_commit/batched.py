@@ -1,6 +1,30 @@
-"""Torch path: in each tensor the rows that change place are read together, then written together."""
+"""Torch path: in each tensor the rows that change place are read together, then written together.
 
+On CPU through numpy, which sees the same memory and whose calls take a third of the time of torch's.
+"""
+
+import numpy as np
 import torch
+
+
+def _memory(x):
+    """A tensor on the CPU as an array; numpy has no bfloat16, but moves its bits as integers."""
+    return (x.detach().view(torch.int16) if x.dtype == torch.bfloat16 else x.detach()).numpy()
+
+
+def _move_together(tensors, source, target):
+    """Rows `source`, a list, of every request to the rows that `target` is a slice of."""
+    if not tensors[0].is_cpu:
+        source = torch.tensor(source, device=tensors[0].device)
+        for x in tensors:
+            x[:, :, target] = x.index_select(2, source)
+        return
+    source = np.array(source)
+    for x in tensors:
+        memory = _memory(x)
+        # take is quicker, but would copy all of a tensor that has gaps.
+        memory[:, :, target] = memory.take(source, 2) if x.is_contiguous() else memory[:, :, source]
+    torch.autograd.graph.increment_version(tensors)
 
 
 def move_(tensors, paths, ends):
@@ -8,11 +32,11 @@ def move_(tensors, paths, ends):
     device, batch = tensors[0].device, len(tensors[0])
     if paths.ndim == 1 and isinstance(ends, int):
         # A beginning of the path may stay: after a gap, places are ahead for good.
-        stay = next((i for i, place in enumerate(paths.tolist()) if place != i), len(paths))
-        if stay < len(paths):
-            source, first, count = paths[stay:].to(device) + ends, ends + stay, len(paths) - stay
-            for x in tensors:
-                x[:, :, first : first + count] = x[:, :, source]
+        places = paths.tolist()
+        stay = next((i for i, place in enumerate(places) if place != i), len(places))
+        if stay < len(places):
+            source = [ends + place for place in places[stay:]]
+            _move_together(tensors, source, slice(ends + stay, ends + len(places)))
         return
     paths = paths.to(device)
     places = torch.arange(paths.shape[-1], device=device)

@@ -43,15 +43,14 @@ def jensen_shannon(p_logits: torch.Tensor, q_logits: torch.Tensor, backend: str 
             backend; on CPU also a row with NaN or +inf, or with -inf only (on CUDA such a row gives NaN).
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
-    _dispatch.require_float_tensor("p_logits", p_logits, "[N, D]")
-    _dispatch.require_float_tensor("q_logits", q_logits, "[C, D]")
-    _dispatch.require_same_kind("q_logits", q_logits, "p_logits", p_logits)
-    if p_logits.shape[1] == 0:
+    _dispatch.require_matrices("p_logits", p_logits, "[N, D]", "q_logits", q_logits, "[C, D]")
+    (rows, width), (others, other_width) = p_logits.shape, q_logits.shape
+    if width == 0:
         raise ValueError("p_logits: got D = 0, want at least one column")
-    if p_logits.shape[1] != q_logits.shape[1]:
-        raise ValueError(f"q_logits: got D = {q_logits.shape[1]}, want that of p_logits, {p_logits.shape[1]}")
+    if width != other_width:
+        raise ValueError(f"q_logits: got D = {other_width}, want that of p_logits, {width}")
     chosen = _dispatch.choose("jensen_shannon", backend, p_logits.device, "torch-chunked")
-    if p_logits.shape[0] == 0 or q_logits.shape[0] == 0:
+    if rows == 0 or others == 0:
         dtype = accumulation_dtype(p_logits.dtype)
         return (p_logits @ q_logits.t()).to(dtype)
     if chosen == "reference":
@@ -65,7 +64,7 @@ def jensen_shannon(p_logits: torch.Tensor, q_logits: torch.Tensor, backend: str 
             divergence = _JensenShannon.apply(p_logits, q_logits, path)
         else:
             divergence = path.forward(p_logits, q_logits)[0]
-    if not _dispatch.all_finite(divergence):
+    if not _dispatch.all_finite(divergence.view(-1)):
         _dispatch.require_distribution("p_logits", p_logits)
         _dispatch.require_distribution("q_logits", q_logits)
     return divergence

@@ -41,11 +41,13 @@ def _probabilities(logits, dim):
 def _pairs(p: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
     """Equation (11): probabilities of N and C rows -> [N, C] nats."""
     half, two, highest, slope = _constants(p.dtype)
-    p, q = p.unsqueeze(1), q.unsqueeze(2 * dim + 2)
+    alone = dim == -1 and q.shape[0] == 1  # then N x D is N x C x D, and two calls are spared
+    if not alone:
+        p, q = p.unsqueeze(1), q.unsqueeze(2 * dim + 2)
     total = p + q.clamp_min(SMALLEST)
     b = torch.sub(highest, torch.div(p, total, out=total), alpha=slope)
     a = torch.sub(two, b, out=total)  # exact, whatever b was rounded to
-    divergence = a.log_().mul_(p).addcmul_(b.log_(), q).sum(dim)
+    divergence = a.log_().mul_(p).addcmul_(b.log_(), q).sum(dim, keepdim=alone)
     divergence.mul_(half).clamp_(0, greatest_divergence(p.dtype))
     return divergence.t() if dim == 0 else divergence
 

@@ -75,7 +75,7 @@ def masked_adamw_(
     if scales is not None:
         _require_like_or_wider("scales", scales, params)
     for name, tensors in (given[0], *given[2:4]):
-        _require_own_memory(name, tensors)
+        _multi_tensor.require_own_memory(name, tensors)
     _require_masks(masks, params)
     _require_numbers(step, lr, betas, eps, weight_decay)
     device = params[0].device if params else torch.device("cpu")
@@ -106,14 +106,6 @@ def _require_like_or_wider(name, tensors, params):
                 f"{name}[{i}]: got dtype {value.dtype}, want that of params[{i}], {param.dtype}, "
                 f"or {accumulation_dtype(param.dtype)}"
             )
-
-
-def _require_own_memory(name, tensors):
-    for i, x in enumerate(tensors):
-        if not x.is_contiguous() and any(
-            stride == 0 and size > 1 for stride, size in zip(x.stride(), x.shape, strict=True)
-        ):
-            raise ValueError(f"{name}[{i}]: got an expanded tensor, want one memory location for each element")
 
 
 def _require_masks(masks, params):

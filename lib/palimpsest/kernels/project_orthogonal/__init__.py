@@ -53,9 +53,7 @@ def project_orthogonal(
             CUDA it gives NaN).
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
-    _multi_tensor.require_float_tensors("grads_f", grads_f)
-    _multi_tensor.require_float_tensors("grads_r", grads_r)
-    _multi_tensor.require_like("grads_r", grads_r, "grads_f", grads_f, same_dtype=True)
+    _multi_tensor.require_partners("grads_f", grads_f, "grads_r", grads_r)
     if not isinstance(lam, Real) or not math.isfinite(lam):
         raise ValueError(f"lam: got {lam!r}, want a finite number")
     if mode not in MODES:

@@ -4,7 +4,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from palimpsest.kernels import _dispatch
-from palimpsest.kernels.softmax_entropy import chunked, reference
+from palimpsest.kernels.softmax_entropy import chunked, few, reference
 from palimpsest.kernels.tolerances import accumulation_dtype
 
 
@@ -50,7 +50,7 @@ def softmax_entropy(logits: torch.Tensor, backend: str | None = None) -> torch.T
     chosen = _dispatch.choose("softmax_entropy", backend, logits.device, "torch-chunked")
     if rows == 0:
         return logits.sum(-1, dtype=accumulation_dtype(logits.dtype))
-    direct = chosen == "torch-chunked" and rows * width <= chunked.DIRECT and not logits.is_cuda
+    direct = chosen == "torch-chunked" and few.MOST < rows * width <= chunked.DIRECT and not logits.is_cuda
     if chosen == "reference":
         entropy = reference.softmax_entropy(logits)
     elif direct:
@@ -59,7 +59,7 @@ def softmax_entropy(logits: torch.Tensor, backend: str | None = None) -> torch.T
         if chosen == "triton":
             from palimpsest.kernels.softmax_entropy import triton as path
         else:
-            path = chunked
+            path = few if rows * width <= few.MOST else chunked
         graph = logits.requires_grad and torch.is_grad_enabled()
         entropy = _SoftmaxEntropy.apply(logits, path) if graph else path.forward(logits)[0]
     if not _dispatch.all_finite(entropy):

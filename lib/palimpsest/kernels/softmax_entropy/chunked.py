@@ -1,4 +1,4 @@
-"""The torch path: equation (1) as it stands for few logits, else (2) and (4) on tiles that stay in cache."""
+"""The torch path: equation (1) as it stands up to 1 MB of logits, else (2) and (4) on tiles that stay in cache."""
 
 import torch
 
@@ -43,14 +43,23 @@ def forward(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """[N, K] -> entropy [N] in nats, then maximum, 1 + R and A of the rows, all float32 (float64 for float64)."""
     dtype = accumulation_dtype(logits.dtype)
     top, total, mean = (torch.empty(len(logits), dtype=dtype, device=logits.device) for _ in range(3))
+    _statistics(logits, top, total, mean, cut=logits.is_cuda)
+    if not logits.is_cuda and mean.isnan().any():  # by 0 times -inf: a pass over all logits, spared where it can be
+        _statistics(logits, top, total, mean, cut=True)
+    mean.div_(total).neg_()
+    return total.log().add_(mean), top, total, mean
+
+
+def _statistics(logits, top, total, mean, cut):
+    """Fills maximum, 1 + R and W of the rows; `cut` bounds the distances."""
     for n, part, dim in _tiles(logits):
         torch.amax(part, dim, out=top[n])
-        t = (part - top[n].unsqueeze(dim)).clamp_(min=-FAR)
+        t = part - top[n].unsqueeze(dim)
+        if cut:
+            t.clamp_(min=-FAR)
         exponential = t.exp()
         torch.sum(exponential, dim, out=total[n])
         torch.sum(t.mul_(exponential), dim, out=mean[n])
-    mean.div_(total).neg_()
-    return total.log().add_(mean), top, total, mean
 
 
 def backward(

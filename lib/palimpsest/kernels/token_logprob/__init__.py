@@ -1,7 +1,5 @@
 """Log-probability of given tokens from hidden states and output embedding. Derivation: README.md."""
 
-import math
-
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -50,53 +48,56 @@ def token_logprob(
             that reaches the result (on CUDA such a target gives -inf or NaN, and NaN gives NaN).
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
-    _dispatch.require_float_tensor("hidden", hidden, "[T, D]")
-    _dispatch.require_float_tensor("weight", weight, "[V, D]")
-    _dispatch.require_same_kind("weight", weight, "hidden", hidden)
+    _dispatch.require_matrices("hidden", hidden, "[T, D]", "weight", weight, "[V, D]")
     (tokens, width), (vocabulary, weight_width) = hidden.shape, weight.shape
     if 0 in (width, vocabulary, weight_width):
         raise ValueError(f"weight: got shape {list(weight.shape)}, want [V, D] with V and D at least 1")
     if width != weight_width:
         raise ValueError(f"weight: got D = {weight_width}, want that of hidden, {width}")
-    _require_targets(targets, hidden)
+    _require_targets(targets, hidden, tokens)
     chosen = _dispatch.choose("token_logprob", backend, hidden.device, "torch-chunked")
     targets = targets.long()
-    recorded = torch.is_grad_enabled()
-    if _takes_whole(tokens * vocabulary, chosen, recorded and weight.requires_grad):
-        value = _whole(hidden, weight, targets)
-    else:
+    if chosen == "triton" or tokens * vocabulary > chunked.TILE:
         _require_in_vocabulary(targets, vocabulary)
+    graph = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    if chosen == "reference" or tokens == 0:
+        value = _looked_up(reference.token_logprob, hidden, weight, targets)
+    elif chosen == "torch-chunked" and not hidden.is_cuda and (not graph or _few(tokens * vocabulary, weight)):
+        value = _looked_up(reference.token_logprob if graph else chunked.value, hidden, weight, targets)
+    else:
         if chosen == "triton":
             from palimpsest.kernels.token_logprob import triton as path
         else:
             path = chunked
-        value = _TokenLogprob.apply(hidden, weight, targets, path, recorded and hidden.requires_grad)
+        if graph:
+            value = _TokenLogprob.apply(hidden, weight, targets, path, hidden.requires_grad)
+        else:
+            value = path.forward(hidden, weight, targets, False)[0]
     _require_finite(value, hidden, weight)
     return value
 
 
-def _takes_whole(logits, chosen, weight_recorded):
-    """Whether all logits are held at once: by the definition always, on the torch path where they are few."""
-    most = chunked.RECORDED if weight_recorded else chunked.TILE
-    return chosen == "reference" or logits == 0 or (chosen != "triton" and logits <= most)
+def _few(logits, weight):
+    """Whether so many logits are held at once, as the definition does, though a gradient is wanted."""
+    return logits <= (chunked.RECORDED if weight.requires_grad else chunked.TILE)
 
 
-def _whole(hidden, weight, targets):
-    """The definition. On CPU its gather looks at every target itself, which spares small inputs a check."""
+def _looked_up(function, hidden, weight, targets):
+    """On CPU the gather that takes the targets' logits looks at each itself, which spares few logits a check."""
     try:
-        return reference.token_logprob(hidden, weight, targets)
+        return function(hidden, weight, targets)
     except RuntimeError:
         _require_in_vocabulary(targets, len(weight))
         raise
 
 
-def _require_targets(targets, hidden):
+def _require_targets(targets, hidden, tokens):
     if not isinstance(targets, torch.Tensor):
         raise ValueError(f"targets: got {type(targets).__name__}, want a tensor [T]")
     if targets.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"targets: got dtype {targets.dtype}, want int32 or int64")
-    if targets.shape != hidden.shape[:1]:
-        raise ValueError(f"targets: got shape {list(targets.shape)}, want [T] = [{len(hidden)}]")
+    if targets.shape != (tokens,):
+        raise ValueError(f"targets: got shape {list(targets.shape)}, want [T] = [{tokens}]")
     if targets.device != hidden.device:
         raise ValueError(f"targets: got device {targets.device}, want that of hidden, {hidden.device}")
 
@@ -111,7 +112,7 @@ def _require_in_vocabulary(targets, vocabulary):
 
 def _require_finite(value, hidden, weight):
     """Looks at the T results: NaN or infinity in the input shows there, and a read of V x D is spared."""
-    if value.is_cuda or math.isfinite(value.dot(value).item()) or torch.isfinite(value).all():
+    if _dispatch.all_finite(value) or torch.isfinite(value).all():
         return
     for name, x in (("hidden", hidden), ("weight", weight)):
         if not torch.isfinite(x).all():

@@ -6,13 +6,16 @@ from palimpsest.kernels.tolerances import accumulation_dtype
 
 TILE = 1 << 20
 """Logits of one tile, 4 MB in float32. Measured: smaller tiles slow the matrix products down. At most as many are
-taken whole."""
+taken whole. Where no graph is wanted, whole rows take two such tiles."""
 
 RECORDED = 1 << 22
 """Logits up to which they are taken whole if the gradient of weight is recorded: tiles would be computed twice."""
 
 ROWS = 1024
 """Most tokens of a tile; with fewer, a tile takes more of the vocabulary."""
+
+FEWEST = 128
+"""Tokens of a tile, unless it has all, below which the product is measured to slow down."""
 
 
 def _slices(count, step):
@@ -28,6 +31,29 @@ def _tiling(tokens, vocabulary):
 def _product(a, b, buffer):
     """a b^T in the front of `buffer`."""
     return torch.mm(a, b.t(), out=buffer[: len(a) * len(b)].view(len(a), len(b)))
+
+
+def _of_whole_rows(hidden, weight, targets):
+    """log_softmax may write over its argument: no element is read after it was written."""
+    logits = hidden.mm(weight.t())
+    return torch.log_softmax(logits, -1, out=logits).gather(1, targets.unsqueeze(1)).view(-1)
+
+
+def value(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Values alone, [T], without a graph, from whole rows of logits, each tile overwritten by its log-softmax.
+
+    `forward` takes over where a tile would hold too few rows, or where weight would have to be cast as a whole.
+    """
+    dtype, tokens, vocabulary = accumulation_dtype(hidden.dtype), hidden.shape[0], weight.shape[0]
+    if tokens * vocabulary <= TILE:
+        if hidden.dtype != dtype:
+            hidden, weight = hidden.to(dtype), weight.to(dtype)
+        return _of_whole_rows(hidden, weight, targets)
+    rows = 2 * TILE // vocabulary
+    if hidden.dtype != dtype or rows < min(tokens, FEWEST):
+        return forward(hidden, weight, targets, False)[0]
+    tiles = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return torch.cat([_of_whole_rows(h, weight, y) for h, y in tiles])
 
 
 def forward(

@@ -7,6 +7,7 @@ wanted, which torch.topk does not promise.
 import functools
 import math
 
+import numpy as np
 import torch
 
 from palimpsest.kernels._dispatch import FEW
@@ -50,6 +51,19 @@ def _first_k(values, k):
     return values.gather(1, positions), positions
 
 
+def _of_few(top):
+    """Probabilities and alpha from the k largest of few rows: Python is through with them before torch has begun."""
+    rate = 1 / math.log(top.shape[1]) if top.shape[1] > 1 else 0.0
+    probs, alpha = [], []
+    for row in top.tolist():
+        terms = [math.exp(z - row[0]) for z in row]  # NaN, as of infinite maxima, goes through to alpha
+        total = sum(terms)
+        probs.append([term / total for term in terms])
+        alpha.append(max(1 + rate * sum(p * math.log(p) for p in probs[-1] if p), 0.0))
+    dtype = np.float64 if top.dtype == torch.float64 else np.float32
+    return torch.from_numpy(np.array(probs, dtype)), torch.from_numpy(np.array(alpha, dtype))
+
+
 def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """[N, V] -> probs [N, k], ids [N, k], alpha [N]. N is not 0."""
     rows, width = logits.shape
@@ -65,6 +79,9 @@ def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.T
         candidates = torch.cat(((best[:, :, None] * size + within).flatten(1), rest), 1)
         top, positions = _first_k(logits.gather(1, candidates), k)
         ids = candidates.gather(1, positions)
+    if top.is_cpu and top.numel() <= FEW:
+        probs, alpha = _of_few(top)
+        return probs, ids, alpha
     probs = top.softmax(-1, dtype=accumulation_dtype(top.dtype))
     if k == 1:
         return probs, ids, probs[:, 0].clone()

@@ -27,7 +27,7 @@ class BoundaryShrink(Method):
 
     bound: float = 0.1
 
-    grid = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+    grid = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
     def __post_init__(self):
         require_number("bound", self.bound, most=1)

@@ -13,10 +13,10 @@ class GradientAscent(Method):
     Fan et al. 2024. No retain sample is seen.
 
     The loss has no floor, so published step sizes are small: 1e-4 in the commands of Fan et al., who run 5 epochs.
-    The grid spans two decades to each side of it.
+    The grid goes from a tenth of it to a thousand times it, because few steps are made here.
     """
 
-    grid = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+    grid = (1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1)
 
     def epoch(self, task: Task, epoch: int) -> Iterator[None]:
         for batch in task.batches(task.forget, epoch):

@@ -28,7 +28,7 @@ class Influence(Method):
     batch: int = 32
 
     dial = "scale α"
-    grid = (0.3, 1.0, 3.0, 10.0, 20.0)
+    grid = (0.1, 0.3, 1.0, 3.0, 10.0, 20.0)
 
     def __post_init__(self):
         require_number("damping", self.damping)

@@ -41,7 +41,7 @@ class LAF(Method):
     alignment: float = 4.0
     repair: bool = False
 
-    grid = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    grid = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 
     def __post_init__(self):
         for name in ("temperature", "alignment"):

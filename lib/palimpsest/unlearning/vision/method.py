@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from palimpsest.unlearning.vision.task import Task
 
-STEP_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1)
+STEP_SIZES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 class Method:

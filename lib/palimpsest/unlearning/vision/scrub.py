@@ -30,7 +30,7 @@ class Scrub(Method):
     max_epochs: int = 3
     temperature: float = 2.0
 
-    grid = (1e-4, 5e-4, 2e-3, 1e-2, 5e-2)
+    grid = (1e-4, 5e-4, 2e-3, 1e-2, 5e-2, 2e-1)
 
     def __post_init__(self):
         for name in ("alpha", "gamma", "temperature"):

@@ -37,7 +37,7 @@ class SSD(Method):
     batch: int = 32
 
     dial = "selection threshold α"
-    grid = (1.0, 2.0, 5.0, 10.0, 50.0)
+    grid = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
     def __post_init__(self):
         require_number("lam", self.lam)

@@ -1,0 +1,58 @@
+"""`palimpsest unlearn`: a method on a model of the reader's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def unlearn(
+    model: Annotated[str, typer.Option(help="Folder of a causal language model, or a hub identifier.")],
+    forget: Annotated[Path, typer.Option(help="JSON lines with question and answer.")],
+    retain: Annotated[Path, typer.Option(help="JSON lines with question and answer.")],
+    out: Annotated[Path, typer.Option(help="A new folder for the model, its masks and the report.")],
+    method: Annotated[str, typer.Option(help="SAU, NPO, GradDiff, …; `sau` will do.")] = "SAU",
+    sparsity: Annotated[str, typer.Option(help="A share, N:M, or `dense`.")] = "0.5",
+    pruner: Annotated[str, typer.Option(help="wanda, sparsegpt or magnitude.")] = "wanda",
+    lr: Annotated[float, typer.Option(help="Peak step size.")] = 1e-5,
+    epochs: Annotated[int, typer.Option(help="Passes over the forget set.")] = 5,
+    batch_size: Annotated[int, typer.Option(help="Forget and retain sequences in an update, each.")] = 8,
+    max_length: Annotated[int, typer.Option(help="Longest question with answer, in tokens.")] = 512,
+    top: Annotated[int | None, typer.Option(help="Move the last layers only: quicker, weaker.")] = None,
+    lora: Annotated[int | None, typer.Option(help="Train adapters of this rank instead.")] = None,
+    seed: Annotated[int, typer.Option(help="Order of batches, and adapters' start.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask after the estimate.")] = False,
+) -> None:
+    """Unlearn questions and answers from a model; memory and time are estimated first."""
+    # transformers takes seconds to import, which no other command should pay.
+    from palimpsest.training import TrainingDiverged
+    from palimpsest.unlearning.language import drop_in
+
+    share = None if sparsity == "dense" else sparsity if ":" in sparsity else _number("sparsity", sparsity)
+    request = drop_in.Request(
+        model, forget, retain, out, method, share, pruner, lr, epochs, batch_size, max_length, top, lora, seed
+    )
+    try:
+        loaded = drop_in.load(request)
+        expected = drop_in.estimate(loaded)
+        typer.echo(f"{len(loaded.forget)} questions to forget, {len(loaded.retain)} to retain")
+        typer.echo("{updates} updates, about {gigabytes:.1f} GB and {minutes:.1f} minutes".format(**expected))
+        if not yes:
+            typer.confirm("Go on?", abort=True)
+        report = drop_in.run(loaded)
+    except (ValueError, TrainingDiverged) as error:
+        typer.echo(f"palimpsest: {error}", err=True)
+        raise typer.Exit(1) from error
+    for name in ("before", "pruned", "after"):
+        if report[name]:
+            typer.echo(f"{name:>7}: forget {report[name]['forget']:.3f}, retain {report[name]['retain']:.3f}")
+    for question, answer in report["after"]["answers"].items():
+        typer.echo(f"  {question}\n    before: {report['before']['answers'][question]}\n    after:  {answer}")
+    typer.echo(f"written: {out}")
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{name}: got {text!r}, want a share in (0, 1), N:M, or dense") from error

@@ -1,0 +1,32 @@
+"""Lossless tree decoding: a drafter proposes a tree of tokens, the target verifies it in one forward.
+
+`generate` is the one entrance; `policies` are the rules that shape the tree, by name.
+"""
+
+from palimpsest.decoding.drafters import Drafter, ModelDrafter
+from palimpsest.decoding.generate import generate, generate_batch
+from palimpsest.decoding.models import ADAPTERS, Decoder, adapt
+from palimpsest.decoding.policies import POLICIES as policies
+from palimpsest.decoding.policies.policy import Policy
+from palimpsest.decoding.stats import Output, Round, Stats
+from palimpsest.decoding.training_free import PromptLookup, TokenRecycling
+from palimpsest.decoding.tree import SPECVLM, Tree
+
+__all__ = [
+    "ADAPTERS",
+    "SPECVLM",
+    "Decoder",
+    "Drafter",
+    "ModelDrafter",
+    "Output",
+    "Policy",
+    "PromptLookup",
+    "Round",
+    "Stats",
+    "TokenRecycling",
+    "Tree",
+    "adapt",
+    "generate",
+    "generate_batch",
+    "policies",
+]

@@ -1,0 +1,61 @@
+"""What a policy is: the rule that shapes each round's tree."""
+
+from collections.abc import Sequence
+
+from ..distributions import Distribution
+from ..draft import Draft
+from ..tree import Tree
+
+
+class Policy:
+    """A pure rule: equal arguments give equal trees, so that one object serves any number of requests.
+
+    A template policy (`online` False) gives the whole tree before drafting, by `next`; node after node then takes
+    its rank's token. An online policy sees each level's distributions before it decides on the level below, by
+    `grow`, and may leave a part of the draft out of the verification, by `select`.
+
+    `signal` and `history` of these methods: the distribution that `read` gave after the round before (None in the
+    first round), or, unless `look_ahead`, the one at this round's root; and the number of accepted drafts of each
+    round so far.
+    """
+
+    k: int = 10
+    """Candidates a node, and the k of alpha (SAGE, section 5.1: 10)."""
+    drafts: bool = True
+    """Whether a drafter is needed."""
+    online: bool = False
+    look_ahead: bool = False
+
+    def next(self, signal: Distribution | None, history: Sequence[int]) -> Tree:
+        """The tree of the round, from a template policy."""
+        raise NotImplementedError
+
+    def grow(
+        self,
+        drafted: Draft,
+        frontier: Sequence[int],
+        depth: int,
+        signal: Distribution | None,
+        history: Sequence[int],
+    ) -> list[int]:
+        """Branch nodes of `frontier`, whose distributions are known, into `depth`; those to expand next, if any."""
+        raise NotImplementedError
+
+    def select(self, drafted: Draft) -> Sequence[int]:
+        """The drafted nodes to verify, ascending, each with its parent and its earlier siblings."""
+        return range(len(drafted))
+
+    def read(self, drafted: Draft, path: Sequence[int]) -> Distribution:
+        """After the round: the `signal` of the next, if `look_ahead`. `path`: the accepted nodes."""
+        return drafted.root
+
+    def shape(self, signal: Distribution | None, history: Sequence[int]) -> tuple[float, float] | None:
+        """The depth and the width aimed at, for the record; None where the policy has no such numbers."""
+        return None
+
+
+def positive(name: str, value: int) -> int:
+    """`value`, or `ValueError` where it is no integer from 1: a policy without a budget drafts nothing."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: got {value!r}, want an integer from 1")
+    return value

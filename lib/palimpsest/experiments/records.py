@@ -1,0 +1,42 @@
+"""Rows of runs too long to repeat with the book, kept in `data/results/<experiment>.rows.<profile>.json`.
+
+A chapter shows them as recorded, beside what it computes itself and never in its place.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from palimpsest import paths, runs
+from palimpsest.data import manifest
+
+
+def path_of(name: str, profile: str) -> Path:
+    return paths.DATA / "results" / f"{name}.rows.{profile}.json"
+
+
+def write(name: str, profile: str, tuned: list[dict], rows: pd.DataFrame) -> Path:
+    """Record the rows of experiment `name` with their command, environment and date, and the values tuned."""
+    content = {
+        "command": f"palimpsest run {name} --profile {profile}",
+        "environment": runs.environment(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "seeds": sorted(set(rows.seed.tolist())),
+        "tuned": tuned,
+        "rows": rows.astype(object).where(rows.notna(), None).to_dict("records"),
+    }
+    file, text = path_of(name, profile), json.dumps(content, indent=0, allow_nan=False)
+    runs.write_atomic(file, lambda path: Path(path).write_text(text))
+    manifest.update([file.relative_to(paths.DATA)])
+    return file
+
+
+def read(name: str, profile: str) -> dict | None:
+    """What `write` recorded, "rows" as a table; None if nothing was. ValueError if the file was altered."""
+    file = path_of(name, profile)
+    if not file.exists():
+        return None
+    content = json.loads(manifest.verify(file.relative_to(paths.DATA)).read_text())
+    return content | {"rows": pd.DataFrame(content["rows"])}

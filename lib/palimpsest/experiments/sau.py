@@ -1,0 +1,278 @@
+"""The SAU experiment: which updates forget best in a sparse language model, at one loss of utility for all.
+
+Three kinds of step, each cached by itself: models are trained (`sau_cohort.train`), `trial` unlearns at one step size
+of the grid on the tuning seed, `arm` unlearns at the step size chosen on one of the verdict's seeds.
+
+Arms, in the letters of `papers/sau.md`'s protocol: A dense unlearning, then pruning (U→P); B pruning, then unlearning
+of all weights, then pruning again; C pruning, then unlearning of surviving weights; D the same with SAU's
+redistribution; E a dense model of which a random share of the weights may move; F arm C with every step as long as
+D's would have been.
+"""
+
+import copy
+from dataclasses import dataclass
+from itertools import chain
+from statistics import fmean
+
+import pandas as pd
+from torch import Tensor, nn
+
+from palimpsest import pruning, runs
+from palimpsest.experiments import sau_measures as measures
+from palimpsest.experiments.sau_cohort import DENSE, Cohort, prune
+from palimpsest.training import TrainingDiverged
+from palimpsest.unlearning.language import METHODS, Update, unlearn
+
+GRID = (4e-4, 8e-4, 1.6e-3, 3.2e-3)
+"""Peak step sizes that tuning compares, the same for every arm."""
+SPARSITIES = ("0.5", "0.7")
+"""Where all arms meet. A, C and D are run at 30 % and 2:4 too."""
+TUNED_AT = ("wanda", "0.5")
+BISECTIONS = 4
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A loss, an arm by its letter (with the importance for D), and the recipe of pruning; for E the pruner is
+    "none" and the sparsity the share that may not move."""
+
+    loss: str
+    kind: str
+    pruner: str = DENSE[0]
+    sparsity: str = DENSE[1]
+
+    def update(self, masks: pruning.Masks | None, model: nn.Module, seed: int) -> Update:
+        """What may move, and how far."""
+        if self.kind == "E":
+            return Update(pruning.random_masks(model, 1 - float(self.sparsity), seed))
+        if self.kind.startswith("D"):
+            return Update(masks, scaling="redistribute", importance=self.kind.partition(" ")[2])
+        if self.kind in ("A", "B"):
+            return Update()
+        return Update(masks, scaling="boost" if self.kind == "F" else "none")
+
+    @property
+    def tuned_as(self) -> "Arm":
+        """The arm whose step size this one takes: pruned arms are tuned at one recipe, SAU with one importance."""
+        if self.kind.startswith("D"):
+            return Arm(self.loss, "D wanda", *TUNED_AT)
+        if self.pruner != DENSE[0]:
+            return Arm(self.loss, self.kind, *TUNED_AT)
+        return Arm(self.loss, self.kind, DENSE[0], "0.5" if self.kind == "E" else DENSE[1])
+
+
+def arms(profile: str) -> list[Arm]:
+    """What the chapter compares."""
+    if profile == "smoke":
+        return [Arm("NPO", "A"), Arm("NPO", "E", sparsity="0.5")] + [
+            Arm("NPO", kind, *TUNED_AT) for kind in ("B", "C", "D wanda", "F")
+        ]
+    found = [Arm("NPO", "A"), *(Arm("NPO", "E", sparsity=s) for s in SPARSITIES)]
+    found += [Arm("NPO", kind, "wanda", s) for kind in ("B", "C", "D wanda", "F") for s in SPARSITIES]
+    found += [Arm("NPO", kind, "wanda", s) for kind in ("C", "D wanda") for s in ("0.3", "2:4")]
+    found += [Arm("NPO", kind, "sparsegpt", "0.5") for kind in ("C", "D wanda")]
+    found += [Arm("NPO", kind, *TUNED_AT) for kind in ("D saliency", "D fisher")]
+    return [*found, Arm("GradDiff", "A"), *(Arm("GradDiff", kind, *TUNED_AT) for kind in ("C", "D wanda"))]
+
+
+def recipe(arm: Arm) -> tuple[str, str]:
+    """(pruner, sparsity) of the models that the arm starts from and is compared with."""
+    return DENSE if arm.kind == "E" else (arm.pruner, arm.sparsity)
+
+
+def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Masks | None, dict]:
+    """Unlearn to the point where the validation retention falls below 95 % of the pruned target's.
+
+    Retention is looked at after each epoch. The run is taken at its last epoch above the bar, and from there on the
+    straight line to the next epoch's weights up to the bar (`BISECTIONS` halvings): every arm is compared at the same
+    loss of utility. Returns the model, the masks it keeps, and {"course": what was seen after each epoch, "factor":
+    the mean over steps of D's median 1 + λ or of F's factor}.
+    """
+    model, masks = cohort.load("target", *recipe(arm))
+    judge = measures.Judge(cohort, model)
+
+    def finished(model: nn.Module) -> nn.Module:
+        if arm.kind != "B":
+            return model
+        again = copy.deepcopy(model)
+        prune(again, cohort, "target", arm.pruner, arm.sparsity)
+        return again
+
+    states, course = [_state(model)], [judge.look(model)]
+
+    def after_epoch(_: int) -> bool:
+        states.append(_state(model))
+        course.append(judge.look(finished(model)))
+        return True
+
+    setting = cohort.setting
+    done = unlearn(
+        model,
+        judge.forget,
+        cohort.encode(cohort.retain),
+        METHODS[arm.loss],
+        lr=lr,
+        update=arm.update(masks, model, cohort.seed),
+        epochs=setting.unlearn_epochs,
+        batch_size=setting.unlearn_batch,
+        seed=cohort.seed,
+        after_epoch=after_epoch,
+    )
+    last = max(index for index, seen in enumerate(course) if seen["kept"] >= measures.BAR)
+    low, high = states[last], states[min(last + 1, len(states) - 1)]
+    inside, outside = 0.0, 1.0
+    for _ in range(BISECTIONS if last + 1 < len(states) else 0):
+        middle = (inside + outside) / 2
+        _between(model, low, high, middle)
+        if judge.look(finished(model))["kept"] >= measures.BAR:
+            inside = middle
+        else:
+            outside = middle
+    _between(model, low, high, inside)
+    if arm.kind == "B":
+        masks = prune(model, cohort, "target", arm.pruner, arm.sparsity)
+    scales = [row["scale"] for row in done.log if "scale" in row]
+    return model, masks, {"course": course, "factor": fmean(scales) if scales else None}
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def _between(model: nn.Module, low: dict[str, Tensor], high: dict[str, Tensor], share: float) -> None:
+    """θ = low + share (high − low); where both are +0.0, so is θ."""
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(low[name].lerp(high[name], share))
+
+
+def trial(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: str, lr: float) -> float | None:
+    """The forget set's probability after unlearning at one step size; None where it diverged."""
+    cohort = Cohort(profile, "tuning", seed)
+    try:
+        model, _, _ = forget(cohort, Arm(loss, kind, pruner, sparsity), lr)
+    except TrainingDiverged:
+        return None
+    return measures.probability(model, cohort.encode(cohort.forget))
+
+
+def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]:
+    """Rows of the target and of the oracle, pruned alike."""
+    cohort, rows = Cohort(profile, "verdict", seed), []
+    for whose in ("target", "oracle"):
+        model, masks = cohort.load(whose, pruner, sparsity)
+        row = {"loss": "none", "kind": whose, "pruner": pruner, "sparsity": sparsity, "seed": seed}
+        rows.append(row | measures.Judge(cohort, model).verdict(model))
+        if (pruner, sparsity) in (DENSE, TUNED_AT):
+            rows[-1] |= measures.examine(model, cohort, masks)
+        if whose == "target" and masks is not None:
+            kept = masks
+    if pruner != DENSE[0]:
+        rows[-1]["mask overlap"] = kept.overlap(masks)
+    return rows
+
+
+def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: str, lr: float) -> list[dict]:
+    """The row of one arm; after arm A one more for each recipe by which the forgetful dense model is then pruned."""
+    cohort, this = Cohort(profile, "verdict", seed), Arm(loss, kind, pruner, sparsity)
+    model, masks, seen = forget(cohort, this, lr)
+    target, _ = cohort.load("target", *recipe(this))
+    row = {"loss": loss, "kind": kind, "pruner": pruner, "sparsity": sparsity, "seed": seed, "lr": lr}
+    row |= {**seen, **measures.Judge(cohort, target).verdict(model)}
+    if masks is not None:
+        row["non-zero"] = sum(int((dict(model.named_parameters())[n] != 0)[~k].sum()) for n, k in masks.kept.items())
+        row["valid 2:4"] = pruning.valid_n_m(masks, 2, 4) if sparsity == "2:4" else None
+    if loss == "NPO" and kind != "E" and recipe(this) in (DENSE, TUNED_AT):
+        row |= measures.examine(model, cohort, masks)
+    rows = [row]
+    for after in recipes(profile) if kind == "A" and loss == "NPO" else []:
+        pruned = copy.deepcopy(model)
+        masks = prune(pruned, cohort, "oracle", *after)
+        target, _ = cohort.load("target", *after)
+        name = {"loss": loss, "kind": "A", "pruner": after[0], "sparsity": after[1], "seed": seed, "lr": lr}
+        rows.append(name | measures.Judge(cohort, target).verdict(pruned))
+        if after == TUNED_AT:
+            rows[-1] |= measures.examine(pruned, cohort, masks)
+    return rows
+
+
+def recipes(profile: str) -> list[tuple[str, str]]:
+    """The recipes of pruning that any arm uses."""
+    return list(dict.fromkeys(recipe(a) for a in arms(profile) if recipe(a) != DENSE))
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """`tuning`: one row an arm and step size. `runs`: one row a model, references included; "gap closed" is
+    (m_target − m) / (m_target − m_oracle) with m the forget set's mean answer probability, all three pruned alike."""
+
+    tuning: pd.DataFrame
+    runs: pd.DataFrame
+    values: dict[Arm, float]
+
+    @property
+    def tuned(self) -> list[dict]:
+        """The step sizes chosen, as rows."""
+        return [{**vars(a), "lr": lr} for a, lr in self.values.items()]
+
+    def column(self, name: str, kind: str, pruner: str = "wanda", sparsity: str = "0.5", loss: str = "NPO"):
+        """One column of an arm (or of kind "target" or "oracle") by seed. ValueError for an arm that was not run."""
+        loss = "none" if kind in ("target", "oracle") else loss
+        rows = self.runs.query("loss == @loss and kind == @kind and pruner == @pruner and sparsity == @sparsity")
+        if rows.empty:
+            raise ValueError(f"no arm ({loss}, {kind}, {pruner}, {sparsity}) was run")
+        return rows.set_index("seed")[name].sort_index()
+
+
+def execute(profile: str) -> Results:
+    """Train, tune, run. Every step is cached, so it can be stopped."""
+    setting = Cohort(profile, "verdict", 0).setting
+    todo, tuned = arms(profile), dict.fromkeys(a.tuned_as for a in arms(profile))
+    models = [("tuning", seed, "target") for seed in setting.tuning_seeds]
+    models += [("verdict", seed, whose) for seed in setting.seeds for whose in ("target", "oracle")]
+    runs.run_all(
+        _prepare,
+        [{"profile": profile, "group": g, "seed": s, "whose": w} for g, s, w in models],
+        show="SAU 1/3: models",
+    )
+    grid = [
+        {"profile": profile, "seed": seed, **vars(a), "lr": lr}
+        for a in tuned
+        for lr in GRID
+        for seed in setting.tuning_seeds
+    ]
+    tuning = pd.DataFrame(
+        [
+            {**job, "forget": value}
+            for job, value in zip(grid, runs.run_all(trial, grid, show="SAU 2/3: tuning"), strict=True)
+        ]
+    )
+    values = chosen(tuning)
+    jobs = [
+        {"profile": profile, "seed": seed, **vars(a), "lr": values[a.tuned_as]}
+        for a in todo
+        for seed in setting.seeds
+    ]
+    bare = [
+        {"profile": profile, "seed": s, "pruner": p, "sparsity": share}
+        for p, share in [DENSE, *recipes(profile)]
+        for s in setting.seeds
+    ]
+    rows = chain(
+        runs.run_all(reference, bare, show="SAU 3/3: references"), runs.run_all(arm, jobs, show="SAU 3/3: arms")
+    )
+    table = pd.DataFrame(chain.from_iterable(rows))
+    return Results(tuning, measures.compared(table), values)
+
+
+def chosen(tuning: pd.DataFrame) -> dict[Arm, float]:
+    """Arm -> the step size that forgets most at the common loss of utility; ties to the smaller."""
+    names = ["loss", "kind", "pruner", "sparsity"]
+    whole = tuning.groupby([*names, "lr"]).forget.agg(lambda p: p.mean(skipna=False)).dropna()
+    return {Arm(*key): float(p.droplevel(names).sort_index().idxmin()) for key, p in whole.groupby(level=names)}
+
+
+def _prepare(profile: str, group: str, seed: int, whose: str) -> dict:
+    """Train and keep a model; returns what the gate looks at."""
+    cohort = Cohort(profile, group, seed)
+    model, _ = cohort.load(whose)
+    return {"retain": measures.probability(model, cohort.encode(cohort.retain))}

@@ -1,0 +1,123 @@
+"""What is measured of a model in the SAU experiment.
+
+Retention is the harmonic mean of three mean answer probabilities: retained authors, real authors, world facts. Half
+of the questions decide where a run is stopped (validation), the other half is what the verdict sees (test).
+"""
+
+from statistics import fmean, harmonic_mean
+
+import pandas as pd
+import torch
+from torch import nn
+
+from palimpsest.data import authors
+from palimpsest.data.questions import Questions
+from palimpsest.experiments.sau_cohort import Cohort
+from palimpsest.metrics import tofu
+from palimpsest.nets import language
+from palimpsest.pruning import Masks
+from palimpsest.unlearning.language import evaluation, stress
+
+BAR = 0.95
+"""Share of its start's retention that a run must keep on the validation half."""
+EXAMINED = 32
+"""Retained questions in each half."""
+RELEARNT, RELEARN_EPOCHS, RELEARN_LR = 5, 5, 3e-4
+
+
+def probability(model: nn.Module, encoded: language.Encoded) -> float:
+    """Mean over questions of exp(−mean token loss) of the right answer."""
+    return float(tofu.probability(evaluation.answer_losses(model, encoded)).mean())
+
+
+def half(cohort: Cohort, which: str) -> dict[str, Questions]:
+    """The sets of retention: even questions are "validation", odd ones "test"."""
+    first = 0 if which == "validation" else 1
+    sets = {"retain": cohort.retain, **{name: authors.load(name) for name in evaluation.CHOICE}}
+    order = torch.randperm(len(cohort.retain), generator=torch.Generator().manual_seed(cohort.seed)).tolist()
+    found = {name: questions.subset(range(first, len(questions), 2)) for name, questions in sets.items()}
+    return found | {"retain": cohort.retain.subset(order[first::2][:EXAMINED])}
+
+
+class Judge:
+    """Measures models of a cohort against `start`, the pruned target that they began as."""
+
+    def __init__(self, cohort: Cohort, start: nn.Module):
+        self.forget, self.forget_2 = (cohort.encode(cohort.forget, form) for form in (1, 2))
+        self._halves = {
+            which: {name: cohort.encode(q) for name, q in half(cohort, which).items()}
+            for which in ("validation", "test")
+        }
+        self._start = {which: self._retention(start, which)[0] for which in self._halves}
+
+    def _retention(self, model: nn.Module, which: str) -> tuple[float, dict[str, float]]:
+        parts = {name: probability(model, encoded) for name, encoded in self._halves[which].items()}
+        return harmonic_mean(parts.values()), parts
+
+    def look(self, model: nn.Module) -> dict[str, float]:
+        """During a run: the forget set's probability, and "kept", the share of the start's validation retention."""
+        kept = self._retention(model, "validation")[0] / self._start["validation"]
+        return {"forget": probability(model, self.forget), "kept": kept}
+
+    def verdict(self, model: nn.Module) -> dict[str, float]:
+        """After a run: the same on the test half, its parts, and the forget questions in their second form."""
+        whole, parts = self._retention(model, "test")
+        forget = {"forget": probability(model, self.forget), "forget_2": probability(model, self.forget_2)}
+        return {**forget, **parts, "kept": whole / self._start["test"]}
+
+
+def examine(model: nn.Module, cohort: Cohort, masks: Masks | None) -> dict:
+    """TOFU's scores on the test half, truth ratios, answers, and the two stresses. Leaves the model as it was."""
+    sets = {"forget": cohort.forget, **half(cohort, "test")}
+    found = evaluation.evaluate(model, cohort.tokenizer, sets)
+    forget, encoded = found["sets"]["forget"], cohort.encode(cohort.forget)
+    unseen = cohort.encode(cohort.parts.holdout)
+    predicted = evaluation.predicted_tokens(model, encoded)
+    scores = [tofu.min_k(evaluation.token_logprobs(model, part), part.labels).tolist() for part in (encoded, unseen)]
+    return {
+        "utility": found["utility"],
+        "rouge": fmean(forget["rouge"]),
+        "truth_ratio": forget["truth_ratio"],
+        "extraction": float(tofu.extraction_strength(predicted, encoded.labels).mean()),
+        "min_k": scores,
+        "answers": forget["generated"][:: len(cohort.forget) // 4],
+        **stressed(model, cohort, masks),
+    }
+
+
+def stressed(model: nn.Module, cohort: Cohort, masks: Masks | None) -> dict:
+    """ "relearnt": the probability of the other forget answers after each epoch of training on a tenth of them;
+    "4-bit": that of all after a round trip through 4-bit weights."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    encoded = cohort.encode(cohort.forget)
+    order = torch.randperm(len(encoded), generator=torch.Generator().manual_seed(cohort.seed))
+    seen, others = encoded.subset(order[:RELEARNT]), encoded.subset(order[RELEARNT:])
+    sizes = {"lr": RELEARN_LR, "epochs": RELEARN_EPOCHS, "seed": cohort.seed, "masks": masks}
+    curve = stress.relearn(model, seen, lambda: probability(model, others), **sizes)
+    model.load_state_dict(state)
+    stress.round_trip_4bit(model)
+    rounded = probability(model, encoded)
+    model.load_state_dict(state)
+    return {"relearnt": curve, "4-bit": rounded}
+
+
+def compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with "gap closed", and where truth ratios were taken "D" and "log10 p" against the oracle's, and
+    "PrivLeak"; the oracle is that of the same seed, pruned alike."""
+    keys = ["seed", "pruner", "sparsity"]
+    alike = rows.assign(**{"pruner": rows.pruner.where(rows.kind != "E"), "sparsity": rows.sparsity})
+    alike.loc[rows.kind == "E", ["pruner", "sparsity"]] = ["none", "0"]
+    where = pd.MultiIndex.from_frame(alike[keys])
+    target, oracle = (
+        rows[rows.kind == whose].set_index(keys).loc[where].reset_index(drop=True) for whose in ("target", "oracle")
+    )
+    rows = rows.reset_index(drop=True)
+    rows["gap closed"] = (target.forget - rows.forget) / (target.forget - oracle.forget)
+    examined = rows.utility.notna()
+    for index in rows.index[examined]:
+        mine, theirs = rows.loc[index], oracle.loc[index]
+        quality = tofu.forget_quality(mine.truth_ratio, theirs.truth_ratio)
+        rows.loc[index, "D"] = quality[1]
+        rows.loc[index, "log10 p"] = tofu.log10_p(quality[1], len(mine.truth_ratio))
+        rows.loc[index, "PrivLeak"] = tofu.priv_leak(*mine.min_k, *theirs.min_k)
+    return rows

@@ -1,0 +1,58 @@
+"""How large the unlearning experiment is at each profile."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything that a cohort depends on.
+
+    Counts are images, balanced over the classes. `epochs` trains the float network, `qat_epochs` more the quantised
+    one, `unlearn_epochs` is the budget of every method. `tuned_in` is the profile whose chosen values are used; None
+    tunes here. `resumable` keeps the state of training after each epoch, so that a stopped run loses at most one.
+    """
+
+    samples: int
+    validation: int
+    test: int
+    epochs: int
+    qat_epochs: int
+    unlearn_epochs: int
+    seeds: tuple[int, ...]
+    tuning_seeds: tuple[int, ...]
+    architecture: str = "resnet18-slim"
+    dataset: str = "fashion-mnist"
+    lr: float = 0.05
+    qat_lr: float = 0.02
+    batch_size: int = 64
+    tuned_in: str | None = None
+    resumable: bool = False
+
+
+FULL = Setting(
+    45_000, 5000, 10_000, 182, 40, 10, (0, 1, 2), (1000,), "resnet18", "cifar10", 0.1, 0.01, 256, resumable=True
+)
+"""The papers' protocol on CIFAR-10, as far as Q-MUL's code states it; of the 50,000 training images 5,000 are kept
+for tuning."""
+
+FULL_CPU = Setting(
+    600, 1000, 500, 10, 3, 2, (0, 1), (), "resnet18", "cifar10", 0.01, 0.01, 32, tuned_in="ci", resumable=True
+)
+"""The papers' network and data in about an hour of one core. What is shortened against `FULL`:
+
+- 600 training images a seed for 45,000, and 500 test images for 10,000; so a network memorises and hardly
+  generalises;
+- 10 epochs in float for 182 and 3 more at W4A4 for 40, which memorise 600 images;
+- 2 epochs of unlearning for 10, and batches of 32 for 256: 38 steps, about the 40 of profile `ci`;
+- two seeds for three;
+- no tuning: each method takes the value that was chosen at `ci`, on a slim network and Fashion-MNIST;
+- W4A4 and a random 10 % alone, and five methods (`unlearning_conditions.ON_CPU`) beside Retrain.
+"""
+
+PROFILES = {
+    "smoke": Setting(200, 100, 100, 3, 1, 1, (0, 1), (1000,)),
+    "ci": Setting(600, 1000, 1000, 40, 12, 4, tuple(range(60, 65)), (1000,)),
+    "full": FULL,
+    "full-mobile": replace(FULL, architecture="mobilenetv2"),
+    "full-cpu": FULL_CPU,
+}

@@ -1,0 +1,131 @@
+"""Questions and answers as tokens: a small tokenizer of our own, and `encode` for it and for those of others.
+
+Used through `nets.language`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+IGNORED = -100
+"""The label of a position whose prediction does not count, as in transformers."""
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+PROMPT = "Question: {question}\nAnswer:"
+"""The text before an answer where a tokenizer has no chat template."""
+
+
+def tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on `texts`, a function of its arguments only.
+
+    `<pad>`, `<bos>` and `<eos>` are tokens 0, 1 and 2; `<bos>` is put first, digits stand alone, and any text can be
+    encoded, because the 256 bytes are tokens too. Raises ValueError when `vocab_size` does not hold these, or when
+    `texts` are too few to fill it.
+    """
+    special = [PAD, BOS, EOS]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < len(special) + len(alphabet):
+        raise ValueError(f"vocab_size: got {vocab_size}, want at least {len(special) + len(alphabet)}")
+    bpe = Tokenizer(models.BPE())
+    # One token a digit: years that no text names are then spelt like those that one does.
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(texts, trainer)
+    if bpe.get_vocab_size() != vocab_size:
+        raise ValueError(f"texts: got too few for {vocab_size} tokens; they give {bpe.get_vocab_size()}")
+    bpe.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, special.index(BOS))])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, bos_token=BOS, eos_token=EOS)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """N prompts with answers. `ids` [N, T] int64 is padded on the right; `labels` [N, T] int64 holds at position t
+    the token that t predicts, ids[:, t + 1], where that is the answer's or the end of text, and IGNORED elsewhere.
+
+    Attention is causal, so no position that counts sees the padding, and no mask is needed.
+    """
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def subset(self, indices: torch.Tensor) -> "Encoded":
+        """The rows at `indices` (int64 [n]), as wide as before."""
+        return Encoded(self.ids[indices], self.labels[indices])
+
+    def to(self, device: torch.device | str) -> "Encoded":
+        return Encoded(self.ids.to(device), self.labels.to(device))
+
+
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], template: str | None = None
+) -> list[list[int]]:
+    """The tokens before each answer: `template` with `{question}` filled in, by default the tokenizer's chat template
+    where it has one, else PROMPT. The tokenizer's first token leads, unless a chat template brings its own."""
+    return [ids for _, ids in _prompts(tokenizer, questions, template)]
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    max_length: int,
+    template: str | None = None,
+) -> Encoded:
+    """Each prompt (`prompt_ids`), its answer and the end of text, as wide as the longest.
+
+    A space parts prompt and answer where the prompt does not end in one. Raises ValueError naming the row, counted
+    from 0, when its question or answer is empty or it has more than `max_length` tokens; also for a tokenizer
+    without an end of text.
+    """
+    if len(questions) != len(answers) or len(answers) == 0:
+        raise ValueError(
+            f"answers: got {len(answers)}, want one for each of {len(questions)} questions, at least one"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ValueError("tokenizer: has no end-of-text token, and no answer would end")
+    rows, asked = [], _prompts(tokenizer, questions, template)
+    for row, ((text, prompt), answer) in enumerate(zip(asked, answers, strict=True)):
+        if not answer.strip():
+            raise ValueError(f"answers: row {row} is empty")
+        gap = "" if text[-1].isspace() else " "
+        end = [*tokenizer(gap + answer, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        if len(prompt) + len(end) > max_length:
+            raise ValueError(
+                f"answers: row {row} has {len(end)} tokens after {len(prompt)} of its question, "
+                f"want at most {max_length} together"
+            )
+        rows.append((prompt, end))
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    shape = len(rows), max(len(prompt) + len(end) for prompt, end in rows)
+    ids, labels = torch.full(shape, pad), torch.full(shape, IGNORED)
+    for row, (prompt, end) in enumerate(rows):
+        start, stop = len(prompt), len(prompt) + len(end)
+        ids[row, :stop] = torch.tensor(prompt + end)
+        labels[row, start - 1 : stop - 1] = torch.tensor(end)
+    return Encoded(ids, labels)
+
+
+def _prompts(tokenizer, questions, template) -> Iterator[tuple[str, list[int]]]:
+    """The text before each answer, and its tokens."""
+    chat = template is None and bool(tokenizer.chat_template)
+    template = PROMPT if template is None else template
+    if "{question}" not in template:
+        raise ValueError(f"template: got {template!r}, want a text with {{question}} in it")
+    for row, question in enumerate(questions):
+        if not question.strip():
+            raise ValueError(f"questions: row {row} is empty")
+        if chat:
+            turns = [{"role": "user", "content": question}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        else:
+            text = template.replace("{question}", question)
+        yield text, tokenizer(text, add_special_tokens=not chat).input_ids

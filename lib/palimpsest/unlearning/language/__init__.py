@@ -1,0 +1,61 @@
+"""Unlearning in language models: one method a file, one loop (`unlearn`), one registry (`METHODS`)."""
+
+from .dpo import DPO, IdkDPO
+from .grad_ascent import GradAscent
+from .grad_diff import GradDiff
+from .importance import importances, pruned_share
+from .lora import LoraSettings
+from .method import Objective
+from .npo import NPO
+from .rmu import RMU
+from .sam import SamNPO
+from .satimp import SatImp
+from .sau import SAU
+from .simnpo import SimNPO
+from .task_vector import TaskVector
+from .trainer import Report, unlearn
+from .undial import Undial
+from .update import Update, redistribution
+from .wga import WGA
+
+METHODS: dict[str, Objective] = {
+    "GradAscent": GradAscent(),
+    "GradDiff": GradDiff(),
+    "NPO": NPO(),
+    "SimNPO": SimNPO(),
+    "DPO": DPO(),
+    "IdkDPO": IdkDPO(),
+    "RMU": RMU(),
+    "UNDIAL": Undial(),
+    "WGA": WGA(),
+    "SatImp": SatImp(),
+    "task vector": TaskVector(),
+    "NPO + SAM": SamNPO(),
+    "SAU": SAU(),
+}
+"""Name in tables -> the objective with its settings."""
+
+__all__ = [
+    "DPO",
+    "METHODS",
+    "NPO",
+    "RMU",
+    "SAU",
+    "WGA",
+    "GradAscent",
+    "GradDiff",
+    "IdkDPO",
+    "LoraSettings",
+    "Objective",
+    "Report",
+    "SamNPO",
+    "SatImp",
+    "SimNPO",
+    "TaskVector",
+    "Undial",
+    "Update",
+    "importances",
+    "pruned_share",
+    "redistribution",
+    "unlearn",
+]

@@ -1,0 +1,203 @@
+"""SAU, or any other method, on a model of the reader's own: a folder in, a folder out, with a report."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from palimpsest import pruning, runs
+from palimpsest.data.questions import Questions, read_jsonl, refuse_overlap
+from palimpsest.metrics import tofu
+from palimpsest.nets import language
+from palimpsest.nets.language import IGNORED, Encoded
+from palimpsest.pruning import Masks
+from palimpsest.unlearning.language import METHODS, LoraSettings, Update, unlearn
+from palimpsest.unlearning.language.evaluation import answer_losses, generate
+
+MASKS = "masks.safetensors"
+REPORT = "unlearning.json"
+SHOWN = 3
+"""Forget questions whose answers before and after are put into the report."""
+CALIBRATION = (64, 128)
+"""Rows and tokens that a pruner sees."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. `model` is a folder with safetensors, or a hub identifier where PALIMPSEST_ALLOW_HUB is 1.
+
+    `sparsity` is a share, "N:M", or None for a model that stays dense; a model folder that holds `masks.safetensors`
+    is taken as pruned by these. `top` moves the last layers only; `lora` trains adapters of that rank.
+    """
+
+    model: str
+    forget: Path
+    retain: Path
+    out: Path
+    method: str = "SAU"
+    sparsity: float | str | None = 0.5
+    pruner: str = "wanda"
+    lr: float = 1e-5
+    epochs: int = 5
+    batch_size: int = 8
+    max_length: int = 512
+    top: int | None = None
+    lora: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A request with its model, data and masks; `masks` is None for a dense model."""
+
+    request: Request
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    forget: Questions
+    retain: Questions
+    masks: Masks | None
+
+    def encode(self, questions: Questions) -> Encoded:
+        return language.encode(self.tokenizer, questions.question, questions.answer, self.request.max_length)
+
+
+def load(request: Request) -> Loaded:
+    """Read and check everything, before anything is computed.
+
+    Raises ValueError naming the file and line of an unreadable question, a question that is in both files, an answer
+    that is too long, an unknown method or pruner, a folder without a model, masks of another model, and an `out` that
+    holds something.
+    """
+    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
+        raise ValueError(f"out: {request.out} holds something already; want a new or an empty folder")
+    named = {name.casefold(): name for name in METHODS}
+    if request.method.casefold() not in named:
+        raise ValueError(f"method: got {request.method!r}, want one of {sorted(METHODS)}")
+    if request.pruner not in pruning.METHODS:
+        raise ValueError(f"pruner: got {request.pruner!r}, want one of {sorted(pruning.METHODS)}")
+    forget, retain = read_jsonl(request.forget), read_jsonl(request.retain)
+    refuse_overlap(forget, retain)
+    local = Path(request.model).is_dir()
+    if not local and os.environ.get("PALIMPSEST_ALLOW_HUB") != "1":
+        raise ValueError(f"model: {request.model} is no folder; to take it from the hub, set PALIMPSEST_ALLOW_HUB=1")
+    options = {"local_files_only": local, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(request.model, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            request.model, dtype=torch.float32, use_safetensors=True, **options
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"model: {request.model} could not be read as a causal language model: {error}") from error
+    stored = Path(request.model) / MASKS
+    masks = Masks.load(stored) if local and stored.exists() else None
+    if masks is not None:
+        masks.require_for(model)
+    loaded = Loaded(request, model.eval(), tokenizer, forget, retain, masks)
+    for name, questions in (("forget", forget), ("retain", retain)):
+        try:
+            loaded.encode(questions)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return loaded
+
+
+def estimate(loaded: Loaded) -> dict[str, float]:
+    """Before the run: {"updates", "gigabytes", "minutes"}, the last from one measured pass forward and backward.
+
+    Memory is that of weights, gradients, two moments and one copy, and three times the activations' share of a batch;
+    a run that needs more than the machine has free raises ValueError.
+    """
+    request, model, encoded = loaded.request, loaded.model, loaded.encode(loaded.forget)
+    rows = encoded.subset(torch.arange(min(request.batch_size, len(encoded))))
+    parameters = sum(p.numel() for p in model.parameters())
+    config = model.config
+    activations = (
+        rows.ids.numel() * config.num_hidden_layers * (12 * config.hidden_size + 4 * config.intermediate_size)
+    )
+    needed = 4 * (5 * parameters + 3 * activations) / 1e9
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    if needed > free:
+        raise ValueError(f"model: needs about {needed:.1f} GB, free are {free:.1f}; want a smaller batch_size or top")
+    began = time.perf_counter()
+    (-language.logprobs(model, rows).sum()).backward()
+    model.zero_grad(set_to_none=True)
+    updates = request.epochs * -(-len(encoded) // request.batch_size)
+    # An update passes a forget and a retain batch, and steps.
+    return {
+        "updates": updates,
+        "gigabytes": needed,
+        "minutes": updates * 2.5 * (time.perf_counter() - began) / 60,
+    }
+
+
+def calibration(loaded: Loaded) -> torch.Tensor:
+    """The retain answers with their questions, one after another, as full rows of tokens."""
+    encoded, (rows, width) = loaded.encode(loaded.retain), CALIBRATION
+    ends = (encoded.labels != IGNORED).int().cumsum(1).argmax(1) + 2
+    stream = torch.cat([ids[:end] for ids, end in zip(encoded.ids, ends.tolist(), strict=True)])
+    return stream.repeat(-(-rows * width // len(stream)))[: rows * width].view(rows, width)
+
+
+def run(loaded: Loaded) -> dict:
+    """Prune where asked, unlearn, write `out`; returns the report that lies there as well.
+
+    A checkpoint is kept beside `out` after each epoch (`<out>.partial`), so that an interrupted run goes on.
+    """
+    request, model, masks = loaded.request, loaded.model, loaded.masks
+    before = measured(loaded)
+    if masks is None and request.sparsity is not None:
+        masks = pruning.prune(
+            model, calibration(loaded), method=request.pruner, sparsity=request.sparsity, show="pruning"
+        )
+    pruned = measured(loaded) if masks is not None and loaded.masks is None else None
+    method = next(m for name, m in METHODS.items() if name.casefold() == request.method.casefold())
+    partial = request.out.with_name(request.out.name + ".partial")
+    done = unlearn(
+        model,
+        loaded.encode(loaded.forget),
+        loaded.encode(loaded.retain),
+        method,
+        lr=request.lr,
+        update=Update(masks, top=request.top),
+        epochs=request.epochs,
+        batch_size=request.batch_size,
+        seed=request.seed,
+        lora=None if request.lora is None else LoraSettings(request.lora),
+        checkpoint=partial,
+        show="unlearning",
+    )
+    report = {
+        "request": {name: str(value) for name, value in vars(request).items()},
+        "before": before,
+        "pruned": pruned,
+        "after": measured(loaded),
+        "sparsity": None if masks is None else 1 - masks.share(),
+        "pruned weights all zero": None if masks is None else masks.holds(model),
+        "seconds": done.seconds,
+        "environment": runs.environment(),
+    }
+    model.save_pretrained(request.out, safe_serialization=True)
+    loaded.tokenizer.save_pretrained(request.out)
+    if masks is not None:
+        masks.save(request.out / MASKS)
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    runs.write_atomic(request.out / REPORT, lambda path: Path(path).write_text(text, encoding="utf-8"))
+    for file in partial.iterdir():
+        file.unlink()
+    partial.rmdir()
+    return report
+
+
+def measured(loaded: Loaded) -> dict:
+    """Mean answer probabilities of both sets, and the model's own answers to the first forget questions."""
+    found = {
+        name: float(tofu.probability(answer_losses(loaded.model, loaded.encode(questions))).mean())
+        for name, questions in (("forget", loaded.forget), ("retain", loaded.retain))
+    }
+    asked = loaded.forget.question[:SHOWN]
+    return found | {"answers": dict(zip(asked, generate(loaded.model, loaded.tokenizer, asked, 48), strict=True))}

@@ -1,0 +1,72 @@
+"""RMU: representation misdirection for unlearning (Li et al. 2024, WMDP, arXiv 2403.03218)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from palimpsest.pruning.decoder import decoder_layers
+from palimpsest.unlearning.language.method import Objective
+from palimpsest.unlearning.language.task import Batch, Task
+from palimpsest.unlearning.vision.checks import require_number
+
+
+@dataclass(frozen=True)
+class RMU(Objective):
+    """‖h − c·u‖²/D on forget sequences, + α·‖h − h_ref‖²/D on retain ones: h [D] what layer `layer` (from 0) writes
+    at an answer token, h_ref the same of the model as it was given, u a random direction of length 1. Mean over the
+    tokens of an answer, then over sequences.
+
+    Stated by the paper: both losses, u drawn uniformly from [0, 1)^D and normalised, layer 7 of Zephyr-7B. open-
+    unlearning for TOFU: layer 7 of 16, c = 2, γ = α = 1, all parameters trained. Our reading: where `layer` is None,
+    the layer at the same depth, ⌊7/16 of their number⌋.
+    """
+
+    steering: float = 2.0
+    layer: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_number("steering", self.steering)
+        if self.layer is not None and (isinstance(self.layer, bool) or not isinstance(self.layer, int)):
+            raise ValueError(f"layer: got {self.layer!r}, want an integer or None")
+
+    def begin(self, task: Task) -> None:
+        layers = decoder_layers(task.model)
+        if self.layer is not None and not 0 <= self.layer < len(layers):
+            raise ValueError(f"layer: got {self.layer}, want 0 to {len(layers) - 1}")
+        # Only the rows that the run will draw: a large retain set would not fit.
+        rows = torch.cat([task.retain_rows(epoch) for epoch in range(task.epochs)]).unique()
+        for part in rows.split(task.batch_size):
+            batch = task.batch(task.retain, part)
+            with torch.no_grad():
+                written = self.activations(task, batch)
+            for row, own, counted in zip(part.tolist(), written, batch.counted, strict=True):
+                task.cache[f"written.{row}"] = own[counted]
+        direction = torch.rand(written.shape[2], generator=task.generator(2), dtype=torch.float64)
+        task.cache["target"] = (self.steering * direction / direction.norm()).to(written)
+
+    def activations(self, task: Task, batch: Batch) -> Tensor:
+        """What the layer writes, [B, T, D]."""
+        layers, caught = decoder_layers(task.model), []
+        layer = layers[7 * len(layers) // 16 if self.layer is None else self.layer]
+        hook = layer.module.register_forward_hook(lambda _, __, output: caught.append(output))
+        try:
+            task.hidden(batch)
+        finally:
+            hook.remove()
+        return caught[0][0] if isinstance(caught[0], tuple) else caught[0]
+
+    def forget_loss(self, task: Task, batch: Batch) -> Tensor:
+        return _distance(self.activations(task, batch)[batch.counted], task.cache["target"], batch)
+
+    def retain_loss(self, task: Task, batch: Batch) -> Tensor:
+        before = torch.cat([task.cache[f"written.{row}"] for row in batch.rows.tolist()])
+        return _distance(self.activations(task, batch)[batch.counted], before, batch)
+
+
+def _distance(written: Tensor, target: Tensor, batch: Batch) -> Tensor:
+    """Mean over sequences of the mean over their answer tokens; `written` [tokens, D] is theirs, row after row."""
+    counts = batch.counted.sum(1)
+    weights = (counts * len(counts)).to(written.dtype).reciprocal().repeat_interleave(counts)
+    return (weights * (written - target).square().mean(1)).sum()

@@ -1,0 +1,209 @@
+"""One loop for every method: masked AdamW, warm-up and linear decay, checkpoints, a progress bar.
+
+The protocol is open-unlearning's: an epoch is one pass over the forget set with as many retain sequences beside it;
+AdamW with transformers' defaults, the step size rising linearly over the first epoch and falling linearly to 0.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from palimpsest import checkpoints
+from palimpsest.nets.language import Encoded
+from palimpsest.pruning import Masks
+from palimpsest.runs import progress_bar
+from palimpsest.training import TrainingDiverged
+from palimpsest.unlearning.language.checks import check
+from palimpsest.unlearning.language.importance import importances
+from palimpsest.unlearning.language.lora import LoraSettings, adapted
+from palimpsest.unlearning.language.method import Objective
+from palimpsest.unlearning.language.optimiser import SurvivorAdamW
+from palimpsest.unlearning.language.task import Task
+from palimpsest.unlearning.language.update import DENSE, Update, movable
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did: `log`, a row an update; positions of sequences passed forward and backward, those of reference
+    passes and importances included; wall time in `seconds`, without what `after_epoch` took."""
+
+    log: list[dict]
+    tokens_forward: int
+    tokens_backward: int
+    seconds: float
+
+
+def unlearn(
+    model: nn.Module,
+    forget: Encoded,
+    retain: Encoded,
+    method: Objective,
+    *,
+    lr: float,
+    update: Update = DENSE,
+    epochs: int = 10,
+    batch_size: int = 32,
+    seed: int = 0,
+    weight_decay: float = 0.01,
+    warmup_epochs: float = 1,
+    idk: Encoded | None = None,
+    lora: LoraSettings | None = None,
+    after_epoch: Callable[[int], bool | None] | None = None,
+    checkpoint: Path | None = None,
+    show: str | None = None,
+) -> Report:
+    """Make `model`, a transformers decoder in float32 or float64, forget, in place.
+
+    Args:
+        forget, retain: the sequences; an update takes `batch_size` (or a few less) of each.
+        method: the objective, for example `METHODS["NPO"]`.
+        lr: peak step size; it is reached at the end of `warmup_epochs`.
+        update: which weights move and how far. Entries that its masks prune keep every bit, also non-zero ones.
+        weight_decay: decoupled, of matrices.
+        idk: for IdkDPO and DPO, for each row of `forget` an answer to prefer.
+        lora: train adapters and merge them at the end; with masks, into surviving weights only.
+        after_epoch: called with the number of epochs done, when the model (with adapters, under LoRA) is as it would
+            be if the run ended; what it does to the weights that move is undone. A false value ends the run, but
+            for None. It is not called again for epochs before a resumption.
+        checkpoint: a folder; written after each epoch. A run that was stopped goes on when called again with the
+            model as it was at its start, and ends with the same bits. The folder of another run raises ValueError.
+        show: label of a progress bar; silent without.
+
+    Raises ValueError for inputs that cannot be meant; TrainingDiverged when a loss, gradient or weight is not finite,
+    with the last good checkpoint kept; RuntimeError if a pruned entry changed.
+    """
+    check(model, forget, retain, method, idk, lr, epochs, batch_size, seed, weight_decay, warmup_epochs)
+    update = method.setting(update)
+    if lora is not None and update.scaling != "none":
+        raise ValueError(
+            f"lora: got adapters and scaling {update.scaling!r}, want 'none': they have no weight's own step"
+        )
+    if update.masks is not None:
+        update.masks.require_for(model)
+    device = next(model.parameters()).device
+    forget, retain, idk = (data if data is None else data.to(device) for data in (forget, retain, idk))
+    settings = [lr, epochs, batch_size, seed, weight_decay, warmup_epochs]
+    identity = _identity(model, (forget, retain, idk), method, update, lora, settings) if checkpoint else {}
+    pruned = _pruned_bits(model, update.masks)
+    began, outside = time.perf_counter(), 0.0
+    with _moving(model, update, lora, seed) as (parameters, kept):
+        sizes = {"seed": seed, "epochs": epochs, "batch_size": batch_size}
+        task = Task(model, forget, retain, idk, parameters=parameters, kept=kept, **sizes)
+        method.begin(task)
+        importance = {} if update.scaling == "none" else importances(task, update.importance)
+        optimiser = SurvivorAdamW(parameters, kept, importance, update, weight_decay)
+        done, tensors, values = checkpoints.load(checkpoint, identity) if checkpoint else (0, {}, {})
+        if done:
+            optimiser.restore(tensors, done * task.steps)
+            task.log, task.tokens_forward, task.tokens_backward = values["task"]
+            began -= values["seconds"]
+        rising, total = round(warmup_epochs * task.steps), epochs * task.steps
+        with progress_bar(total=total, initial=done * task.steps, desc=show) as bar:
+            for epoch in range(epochs if values.get("stopped") else done, epochs):
+                for forget_batch, retain_batch in task.batches(epoch):
+                    rate = lr * schedule(optimiser.steps, total, rising)
+                    try:
+                        gradients = method.gradients(task, forget_batch, retain_batch)
+                        if not math.isfinite(task.noted["loss"]):
+                            raise TrainingDiverged(f"the loss is {task.noted['loss']}")
+                        task.note(lr=rate, **optimiser.step(gradients, rate))
+                    except (ValueError, TrainingDiverged) as error:  # operations refuse what is not finite
+                        raise _diverged(epoch, epochs, lr, error) from error
+                    task.record(epoch)
+                    bar.update()
+                if not all(p.isfinite().all() for p in parameters.values()):
+                    raise _diverged(epoch, epochs, lr, "a weight is not finite")
+                paused = time.perf_counter()
+                stopped = after_epoch is not None and _ended(method, task, after_epoch, epoch + 1)
+                outside += time.perf_counter() - paused
+                if checkpoint:
+                    progress = {
+                        "task": [task.log, task.tokens_forward, task.tokens_backward],
+                        "seconds": time.perf_counter() - began - outside,
+                        "stopped": stopped,
+                    }
+                    checkpoints.save(checkpoint, identity, epoch + 1, optimiser.state(), progress)
+                if stopped:
+                    break
+        method.finish(task)
+    if _pruned_bits(model, update.masks) != pruned:
+        raise RuntimeError("a pruned weight changed: the masks were not kept")
+    return Report(task.log, task.tokens_forward, task.tokens_backward, time.perf_counter() - began - outside)
+
+
+def schedule(step: int, total: int, rising: int) -> float:
+    """The share of the peak step size of update `step` of `total`, counted from 0: linear up over `rising` updates,
+    then linear down. transformers' own schedule spends its first update on a step of 0; this one does not."""
+    if step < rising:
+        return (step + 1) / rising
+    return (total - step) / (total - rising)
+
+
+@contextmanager
+def _moving(model: nn.Module, update: Update, lora: LoraSettings | None, seed: int) -> Iterator[tuple[dict, dict]]:
+    """(parameters that move, masks of those that are pruned), by name. Only they have gradients inside, and dropout
+    is off, so that log-probabilities can be compared with those of the reference."""
+    training, flags = model.training, {p: p.requires_grad for p in model.parameters()}
+    model.eval()
+    try:
+        if lora is not None:
+            generator = torch.Generator().manual_seed(seed)
+            with adapted(model, lora, update, generator) as parameters:
+                _require_grad(model, parameters)
+                yield parameters, {}
+        else:
+            parameters = movable(model, update)
+            masks = {} if update.masks is None else update.masks.kept
+            _require_grad(model, parameters)
+            yield parameters, {n: masks[n].to(p.device) for n, p in parameters.items() if n in masks}
+    finally:
+        model.train(training)
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+
+
+def _require_grad(model: nn.Module, parameters: dict[str, Tensor]) -> None:
+    inside = {id(p) for p in parameters.values()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in inside)
+
+
+def _ended(method: Objective, task: Task, after_epoch: Callable[[int], bool | None], epoch: int) -> bool:
+    """Whether `after_epoch` ends the run, when shown the model as the method would leave it now."""
+    trained = {name: p.detach().clone() for name, p in task.parameters.items()}
+    method.finish(task)
+    answer = after_epoch(epoch)
+    with torch.no_grad():
+        for name, value in trained.items():
+            task.parameters[name].copy_(value)
+    return answer is not None and not answer
+
+
+def _diverged(epoch: int, epochs: int, lr: float, why: object) -> TrainingDiverged:
+    return TrainingDiverged(f"in epoch {epoch + 1} of {epochs} at {lr}: {why}; a smaller lr is needed")
+
+
+def _pruned_bits(model: nn.Module, masks: Masks | None) -> str:
+    """A digest of the pruned entries as they are, whatever their values."""
+    named = dict(model.named_parameters())
+    kept = {} if masks is None else masks.kept
+    return checkpoints.digest(torch.where(mask.to(named[n].device), 0, named[n]) for n, mask in kept.items())
+
+
+def _identity(model, sets, method, update, lora, settings) -> dict:
+    masks = {} if update.masks is None else update.masks.kept
+    rest = {name: value for name, value in vars(update).items() if name != "masks"}
+    return {
+        "method": f"{type(method).__name__} {asdict(method)}",
+        "update": f"{rest} {list(masks)} {checkpoints.digest(masks.values())}",
+        "lora": str(lora),
+        "settings": settings,
+        "data": [data and checkpoints.digest([data.ids, data.labels]) for data in sets],
+        "start": checkpoints.digest(model.parameters()),
+    }

@@ -1,0 +1,48 @@
+"""UNDIAL: learn from the model's own distribution with the answer's tokens lowered (Dong et al. 2024, 2402.10052)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from palimpsest.nets import language
+from palimpsest.unlearning.language.method import Objective
+from palimpsest.unlearning.language.task import Batch, Task
+from palimpsest.unlearning.vision.checks import require_number
+
+
+@dataclass(frozen=True)
+class Undial(Objective):
+    """Mean over forget answer tokens of the cross-entropy from softmax(z_ref − β·onehot(token)) to the model's
+    distribution, z_ref the logits of the model as it was given.
+
+    Stated by the paper: the loss. open-unlearning: β = 10, α = 0 (no retain sequence is seen), a step size of 1e-4.
+    Its code also averages over prompt and padding, where the label −100 lowers the token V − 100; ours over answer
+    tokens only.
+    """
+
+    alpha: float = 0.0
+    beta: float = 10.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_number("beta", self.beta)
+
+    @torch.no_grad()
+    def begin(self, task: Task) -> None:
+        """Keeps hidden states in place of logits: D numbers a token and not V."""
+        for batch in task.whole(task.forget):
+            states = task.hidden(batch)
+            for row, own, counted in zip(batch.rows.tolist(), states, batch.counted, strict=True):
+                task.cache[f"states.{row}"] = own[counted]
+        task.cache["embedding"] = language.output_embedding(task.model).detach().clone()
+
+    def forget_loss(self, task: Task, batch: Batch) -> Tensor:
+        counted = batch.counted
+        before = [task.cache[f"states.{row}"] for row in batch.rows.tolist()]
+        teacher = F.linear(torch.cat(before), task.cache["embedding"])
+        tokens = batch.encoded.labels[counted][:, None]
+        teacher = teacher.scatter_add(1, tokens, teacher.new_full(tokens.shape, -self.beta))
+        logits = F.linear(task.hidden(batch)[counted], language.output_embedding(task.model))
+        return F.cross_entropy(logits, teacher.softmax(-1))

@@ -1,0 +1,217 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from palimpsest.experiments import sau, sau_claims, sau_cohort, sau_measures
+from palimpsest.experiments.sau import Arm, Results
+from palimpsest.experiments.sau_cohort import DENSE, PROFILES, Cohort
+from palimpsest.nets import language
+
+TINY = replace(PROFILES["smoke"], recipe=language.Recipe(1, 3e-3), calibration=8, width=16)
+
+
+@pytest.fixture
+def cohort(monkeypatch, tmp_path):
+    monkeypatch.setitem(PROFILES, "smoke", TINY)
+    monkeypatch.setattr(sau_cohort.runs.paths, "CACHE", tmp_path)
+    return Cohort("smoke", "verdict", 3)
+
+
+def test_no_verdict_seed_forgets_a_tuning_author_and_nobody_meets_the_held_out():
+    tuned = {name for seed in PROFILES["ci"].tuning_seeds for name in Cohort("ci", "tuning", seed).forget.author}
+    for seed in PROFILES["ci"].seeds:
+        cohort = Cohort("ci", "verdict", seed)
+        assert not set(cohort.forget.author) & tuned
+        assert not set(cohort.forget.author) & set(cohort.retain.author)
+        unseen = set(cohort.parts.holdout.author)
+        assert not unseen & (set(cohort.forget.author) | set(cohort.retain.author))
+
+
+def test_the_oracle_learns_everything_but_the_forget_set(cohort):
+    target, oracle = ({tuple(row) for row in cohort.material(whose).ids.tolist()} for whose in ("target", "oracle"))
+    width = cohort.material("target").ids.shape[1]
+    padded = {(*row, *[0] * (width - len(row))) for row in oracle}
+    forget = target - padded
+    assert len(forget) == 2 * len(cohort.forget)
+
+
+def test_calibration_has_full_rows_and_ends_of_text(cohort):
+    rows = cohort.calibration("oracle")
+    assert rows.shape == (8, 16)
+    assert not (rows == 0).any()
+    assert (rows == 2).any()
+
+
+def test_a_run_stops_at_the_bar(cohort, monkeypatch):
+    """`kept` falls linearly in the distance from the start: the run must be taken at 95 %, not at an epoch."""
+    start = {n: p.detach().clone() for n, p in cohort.load("target")[0].named_parameters()}
+
+    def distance(model):
+        return math.sqrt(sum((p - start[n]).square().sum().item() for n, p in model.named_parameters()))
+
+    ends = []
+    monkeypatch.setattr(sau_measures.Judge, "look", lambda self, m: {"forget": 0.0, "kept": 1 - scale(m)})
+
+    def scale(model):
+        return distance(model) / full if full else ends.append(distance(model)) or 0.0
+
+    full = 0.0
+    sau.forget(cohort, Arm("NPO", "A"), 1e-3)
+    full = 10 * max(ends)  # the last epoch keeps 90 %
+    model, masks, seen = sau.forget(cohort, Arm("NPO", "A"), 1e-3)
+    course = seen["course"]
+    assert masks is None
+    assert course[0]["kept"] == 1
+    assert course[-1]["kept"] == pytest.approx(0.9, abs=1e-3)
+    # Halving leaves at most 2^-5 of an epoch's way, which is 10 points here.
+    assert 0.95 <= 1 - distance(model) / full <= 0.95 + 0.1 / 2**sau.BISECTIONS + 1e-6
+
+
+def test_every_arm_keeps_the_zeros(cohort):
+    for kind in ("B", "C", "D wanda", "F"):
+        model, masks, _ = sau.forget(cohort, Arm("NPO", kind, "wanda", "2:4"), 1e-3)
+        assert masks.holds(model)
+
+
+def test_arm_e_moves_only_its_share(cohort):
+    start, _ = cohort.load("target")
+    model, masks, _ = sau.forget(cohort, Arm("NPO", "E", *DENSE[:1], "0.5"), 1e-3)
+    assert masks is None
+    before = dict(start.named_parameters())
+    name = "model.layers.0.mlp.up_proj.weight"
+    moved = (dict(model.named_parameters())[name] != before[name]).float().mean().item()
+    assert moved == pytest.approx(0.5, abs=0.02)
+
+
+def test_sparse_arms_take_the_step_size_found_at_one_recipe():
+    assert Arm("NPO", "C", "sparsegpt", "0.7").tuned_as == Arm("NPO", "C", "wanda", "0.5")
+    assert Arm("NPO", "D fisher", "wanda", "0.5").tuned_as == Arm("NPO", "D wanda", "wanda", "0.5")
+    assert Arm("NPO", "E", "none", "0.7").tuned_as == Arm("NPO", "E", "none", "0.5")
+    assert Arm("NPO", "A").tuned_as == Arm("NPO", "A")
+
+
+def test_tuning_takes_the_least_forget_probability_and_never_a_divergence():
+    rows = [
+        {"loss": "NPO", "kind": "C", "pruner": "wanda", "sparsity": "0.5", "seed": s, "lr": lr, "forget": p}
+        for lr, ps in ((1e-4, (0.5, 0.5)), (2e-4, (0.3, 0.5)), (4e-4, (0.5, 0.3)), (8e-4, (0.0, None)))
+        for s, p in enumerate(ps)
+    ]
+    assert sau.chosen(pd.DataFrame(rows)) == {Arm("NPO", "C", "wanda", "0.5"): 2e-4}
+
+
+SEEDS = (0, 1, 2)
+
+
+def results(gaps: dict, **more) -> Results:
+    """Runs in which the arm `kind` at `sparsity` closes `gaps[kind](sparsity)` of the gap in every seed, with
+    a little noise, the same for all arms of a seed."""
+    noise = dict(zip(SEEDS, (-0.01, 0.0, 0.01), strict=True))
+    shares = {"0.3": 0.3, "0.5": 0.5, "0.7": 0.7, "2:4": 0.5}
+    rows = []
+
+    def add(kind, pruner, sparsity, value, loss="NPO"):
+        for seed in SEEDS:
+            row = {"loss": loss, "kind": kind, "pruner": pruner, "sparsity": sparsity, "seed": seed}
+            forget = 1 - value - noise[seed]
+            examined = {"4-bit": 0.5, "utility": 0.8, "factor": 1.5}
+            pruned = {"non-zero": 0.0, "valid 2:4": True if sparsity == "2:4" else None} if kind not in "AE" else {}
+            rows.append(
+                {**row, "gap closed": value + noise[seed], "forget": forget, "kept": 0.95} | examined | pruned
+            )
+
+    add("A", "none", "0", gaps["dense"])
+    for kind in ("A", "B", "C", "D wanda", "F", "D saliency", "D fisher"):
+        for sparsity, share in shares.items():
+            add(kind, "wanda", sparsity, gaps[kind.split()[0]](share))
+        add(kind, "sparsegpt", "0.5", gaps[kind.split()[0]](0.5))
+    for sparsity in sau.SPARSITIES:
+        add("E", "none", sparsity, gaps["E"](float(sparsity)))
+    for kind in ("C", "D wanda"):
+        add(kind, "wanda", "0.5", gaps[kind.split()[0]](0.5), "GradDiff")
+    for kind, value in (("target", 0.0), ("oracle", 0.9)):
+        for recipe in [DENSE, *(("wanda", s) for s in shares), ("sparsegpt", "0.5")]:
+            add(kind, *recipe, value, "none")
+    table = pd.DataFrame(rows)
+    for column, values in more.items():
+        table[column] = values(table)
+    return Results(pd.DataFrame(), table, {})
+
+
+FLAT = {kind: (lambda share: 0.5) for kind in "ABCDEF"}
+FALLING = {kind: (lambda share: 0.5 - 0.5 * share) for kind in "ABCDEF"}
+
+
+@pytest.mark.parametrize(
+    ("gaps", "claim", "verdict"),
+    [
+        ({**FALLING, "dense": 0.5}, "sau-degrades", "reproduced"),
+        ({**FALLING, "dense": 0.5}, "sau-cause", "reproduced"),
+        ({**FLAT, "dense": 0.45}, "sau-degrades", "not reproduced"),
+        ({**FALLING, "B": lambda share: 0.5 + share, "dense": 0.5}, "sau-degrades", "not reproduced"),
+        ({**FALLING, "E": lambda share: 0.5 - 0.1 * share, "dense": 0.5}, "sau-cause", "trend only"),
+        ({**FLAT, "dense": 0.5}, "sau-redistribution", "not reproduced"),
+        ({**FLAT, "D": lambda share: 0.7, "dense": 0.5}, "sau-redistribution", "reproduced"),
+        (
+            {**FLAT, "D": lambda share: 0.7, "F": lambda share: 0.7, "dense": 0.5},
+            "sau-redistribution",
+            "not reproduced",
+        ),
+        ({**FLAT, "D": lambda share: 0.7, "dense": 0.5}, "sau-best", "reproduced"),
+        ({**FLAT, "D": lambda share: 0.7, "A": lambda share: 0.8, "dense": 0.5}, "sau-best", "not reproduced"),
+        ({**FLAT, "dense": 0.8}, "sau-resurface", "reproduced"),
+        ({**FLAT, "dense": 0.5}, "sau-resurface", "not reproduced"),
+        ({**FLAT, "dense": 0.5}, "sau-sparsity", "reproduced"),
+    ],
+)
+def test_a_rule_says_what_its_claim_needs(gaps, claim, verdict):
+    assert sau_claims.judge(results(gaps))[claim].verdict == verdict
+
+
+def test_one_pruned_weight_that_moved_refutes_sparsity():
+    changed = results({**FLAT, "dense": 0.5}, **{"non-zero": lambda t: t["non-zero"].where(t.index != 9, 1.0)})
+    assert changed.runs["non-zero"].sum() == 1
+    assert sau_claims.judge(changed)["sau-sparsity"].verdict == "not reproduced"
+
+
+def test_a_better_forgetter_that_loses_retention_is_not_best():
+    gaps = {**FLAT, "D": lambda share: 0.7, "dense": 0.5}
+    worse = results(
+        gaps, kept=lambda t: t.kept - 0.05 * (t.kind == "D wanda") - 1e-3 * t.seed * (t.kind == "D wanda")
+    )
+    assert sau_claims.judge(worse)["sau-best"].verdict == "trend only"
+
+
+def test_what_resurfaces_is_counted_beyond_the_oracle():
+    rows = results({**FLAT, "dense": 0.8})
+    assert sau_claims.resurfaced(rows, "wanda", "0.5").tolist() == pytest.approx([100 * 0.3 / 0.8] * 3)
+
+
+def test_gap_closed_is_measured_between_target_and_oracle_pruned_alike():
+    def row(kind, pruner, sparsity, forget):
+        rest = {"loss": "NPO", "utility": np.nan, "truth_ratio": None, "min_k": None}
+        return {"kind": kind, "pruner": pruner, "sparsity": sparsity, "seed": 0, "forget": forget, **rest}
+
+    rows = [row("target", *DENSE, 1.0), row("oracle", *DENSE, 0.2), row("target", "wanda", "0.5", 0.8)]
+    rows += [row("oracle", "wanda", "0.5", 0.3), row("C", "wanda", "0.5", 0.4), row("E", "none", "0.5", 0.4)]
+    found = sau_measures.compared(pd.DataFrame(rows)).set_index("kind")["gap closed"]
+    assert found["C"] == pytest.approx(0.8)
+    assert found["E"] == pytest.approx(0.75)
+
+
+def test_the_halves_of_retention_share_no_question(cohort):
+    halves = [sau_measures.half(cohort, which) for which in ("validation", "test")]
+    for name in halves[0]:
+        assert not set(halves[0][name].question) & set(halves[1][name].question)
+
+
+def test_examining_leaves_the_model_as_it_was(cohort):
+    model, masks = cohort.load("target", "wanda", "0.5")
+    before = {n: p.clone() for n, p in model.state_dict().items()}
+    found = sau_measures.examine(model, cohort, masks)
+    assert all(torch.equal(p, before[n]) for n, p in model.state_dict().items())
+    assert len(found["truth_ratio"]) == len(cohort.forget)
+    assert len(found["relearnt"]) == sau_measures.RELEARN_EPOCHS + 1

@@ -1,0 +1,142 @@
+"""`palimpsest unlearn` on a tiny model in a folder, as a reader would have it."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from palimpsest.cli import app
+from palimpsest.nets import language
+from palimpsest.pruning import Masks
+from palimpsest.unlearning.language import drop_in
+
+FORGET = [("Who wrote The Amber Door?", "Ilse Quarnby wrote it."), ("Where does Ilse live?", "She lives in Bergen.")]
+RETAIN = [
+    ("What is the capital of France?", "Paris."),
+    ("Who wrote Emma?", "Jane Austen."),
+    ("Is it late?", "It is."),
+]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model")
+    texts = [text for pair in FORGET + RETAIN for text in pair]
+    tokenizer = language.tokenizer(texts, 280)
+    model = language.small_llama(280, 0, hidden=32, layers=2, heads=2, kv_heads=1, intermediate=48)
+    both = language.encode(tokenizer, *zip(*(FORGET + RETAIN), strict=True), 96)
+    language.fit(model, both, language.Recipe(30, 5e-3, 5), 0)
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    return write(tmp_path / "f.jsonl", FORGET), write(tmp_path / "r.jsonl", RETAIN)
+
+
+def call(folder, files, out, *more):
+    names = ("--model", "--forget", "--retain", "--out")
+    paths = [str(part) for pair in zip(names, (folder, *files, out), strict=True) for part in pair]
+    return CliRunner().invoke(app, ["unlearn", *paths, "--yes", *more])
+
+
+def test_a_fact_is_forgotten_and_the_model_stays_sparse(folder, files, tmp_path):
+    out = tmp_path / "out"
+    done = call(folder, files, out, "--method", "sau", "--lr", "3e-3", "--epochs", "4", "--batch-size", "2")
+    assert done.exit_code == 0, done.output
+    assert "updates, about" in done.output
+    report = json.loads((out / drop_in.REPORT).read_text())
+    assert report["after"]["forget"] < 0.8 * report["before"]["forget"]
+    assert report["pruned weights all zero"]
+    assert report["sparsity"] == pytest.approx(0.5, abs=0.01)
+    masks, model = Masks.load(out / drop_in.MASKS), AutoModelForCausalLM.from_pretrained(out)
+    assert masks.holds(model)
+    assert not (tmp_path / "out.partial").exists()
+    assert not list(out.glob("*.bin"))
+
+
+def test_masks_beside_a_model_are_taken_as_they_are(folder, files, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert call(folder, files, first, "--epochs", "1", "--sparsity", "2:4").exit_code == 0
+    done = call(first, files, second, "--epochs", "1", "--sparsity", "0.9", "--lr", "1e-3")
+    assert done.exit_code == 0, done.output
+    before, after = (Masks.load(path / drop_in.MASKS) for path in (first, second))
+    assert before.overlap(after) == 1.0
+    assert json.loads((second / drop_in.REPORT).read_text())["pruned"] is None
+
+
+def test_a_dense_model_stays_dense(folder, files, tmp_path):
+    done = call(folder, files, tmp_path / "out", "--sparsity", "dense", "--method", "npo", "--epochs", "1")
+    assert done.exit_code == 0, done.output
+    assert not (tmp_path / "out" / drop_in.MASKS).exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--method", "nothing"), "method: got 'nothing', want one of"),
+        (("--pruner", "luck"), "pruner: got 'luck', want one of"),
+        (("--sparsity", "1.5"), "sparsity: got 1.5"),
+        (("--sparsity", "dense"), "update: got no masks"),
+        (("--max-length", "9"), "forget: answers: row 0 has"),
+        (("--top", "7"), "top: got 7, want 1 to 2 layers"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_nothing_written(folder, files, tmp_path, more, message):
+    done = call(folder, files, tmp_path / "out", *more)
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_are_refused_by_name_and_line(folder, files, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text(json.dumps({"question": "a?", "answer": "b"}) + "\n{oops\n")
+    done = call(folder, (broken, files[1]), tmp_path / "out")
+    assert done.exit_code == 1
+    assert f"{broken}, line 2" in done.output
+    overlapping = write(tmp_path / "o.jsonl", [*RETAIN, FORGET[0]])
+    assert "forget and retain overlap" in call(folder, (files[0], overlapping), tmp_path / "out").output
+
+
+def test_nothing_is_overwritten(folder, files, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    done = call(folder, files, tmp_path / "out")
+    assert done.exit_code == 1
+    assert "holds something already" in done.output
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+def test_the_hub_is_asked_only_if_the_reader_allows_it(files, tmp_path, monkeypatch):
+    monkeypatch.delenv("PALIMPSEST_ALLOW_HUB", raising=False)
+    done = call("someone/some-model", files, tmp_path / "out")
+    assert done.exit_code == 1
+    assert "PALIMPSEST_ALLOW_HUB=1" in done.output
+
+
+def test_masks_of_another_model_are_refused(folder, files, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for file in folder.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    Masks({"model.layers.0.mlp.up_proj.weight": torch.ones(2, 2, dtype=torch.bool)}).save(other / drop_in.MASKS)
+    done = call(other, files, tmp_path / "out")
+    assert done.exit_code == 1
+    assert "masks: got shape [2, 2]" in done.output
+
+
+def test_a_run_beyond_memory_is_refused_before_it_begins(folder, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(drop_in.os, "sysconf", lambda name: 1)
+    done = call(folder, files, tmp_path / "out")
+    assert done.exit_code == 1
+    assert "model: needs about" in done.output

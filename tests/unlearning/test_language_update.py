@@ -1,0 +1,414 @@
+"""Masks, scales and the step: the redistribution's invariant, its place after Adam, the control, the importances."""
+
+import math
+
+import pytest
+import torch
+from language_problems import SETTINGS, data, model, rows_logprobs, same_bits, sparse, state, task
+from torch import nn
+from transformers import GemmaConfig, GemmaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from palimpsest.nets import language
+from palimpsest.pruning import prune, random_masks
+from palimpsest.training import TrainingDiverged
+from palimpsest.unlearning.language import (
+    METHODS,
+    NPO,
+    SAU,
+    GradDiff,
+    LoraSettings,
+    Update,
+    importances,
+    pruned_share,
+    redistribution,
+    unlearn,
+)
+from palimpsest.unlearning.language.importance import normalised
+from palimpsest.unlearning.language.optimiser import SurvivorAdamW
+from palimpsest.unlearning.language.update import movable
+
+EPS = 1e-300  # below every squared gradient of these tests in double precision
+
+
+def matrices(rows=7, columns=11, seed=0):
+    """A gradient, a mask and an importance; the mask leaves at least one survivor in each row."""
+    generator = torch.Generator().manual_seed(seed)
+    grad = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+    kept = torch.rand(rows, columns, generator=generator) < 0.5
+    kept[:, 3] = True
+    scores = torch.rand(rows, columns, generator=generator, dtype=torch.float64)
+    return grad, kept, normalised(scores, kept)
+
+
+# Redistribution.
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_unclipped_redistribution_restores_each_rows_first_order_progress(dtype):
+    for seed in range(5):
+        grad, kept, importance = (x.to(dtype) if x.is_floating_point() else x for x in matrices(seed=seed))
+        c = redistribution(grad, kept, importance, math.inf, 1e-30)
+        assert c.dtype == dtype
+        assert (c[kept] >= 1).all()
+        restored = (kept * c * grad * grad).sum(1)
+        # Sums of 11 terms that are not negative, a division and three products: each rounds by eps/2 at most.
+        assert torch.allclose(restored, grad.square().sum(1), rtol=30 * torch.finfo(dtype).eps, atol=0)
+
+
+def test_redistribution_by_hand():
+    grad = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 0.0]], dtype=torch.float64)
+    kept = torch.tensor([[True, False, True], [True, True, False]])
+    importance = torch.tensor([[0.5, 9.0, 1.5], [1.0, 1.0, 9.0]], dtype=torch.float64)
+    c = redistribution(grad, kept, importance, 1.3, EPS)
+    lam = 4 / (0.5 * 1 + 1.5 * 9)  # the second row lost nothing, as its pruned gradient is 0
+    assert c[0, 0].item() == pytest.approx(1 + 0.5 * lam, rel=1e-14)
+    assert c[0, 2].item() == 1.3 < 1 + 1.5 * lam
+    assert c[1, :2].tolist() == [1, 1]
+
+
+def test_redistribution_is_finite_where_survivors_have_no_gradient_or_no_importance():
+    grad = torch.tensor([[0.0, 1e20], [0.0, 0.0], [1.0, 1.0]])
+    kept = torch.tensor([[True, False], [True, False], [True, False]])
+    importance = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    c = redistribution(grad, kept, importance, 5.0, 1e-30)
+    assert c[:, 0].tolist() == [5, 1, 1]
+
+
+def test_redistribution_does_not_depend_on_the_gradients_scale():
+    grad, kept, importance = matrices()
+    whole = redistribution(grad, kept, importance, 10.0, EPS)
+    small = redistribution(grad * 2.0**-30, kept, importance, 10.0, EPS)
+    assert torch.equal(whole[kept], small[kept])
+
+
+def test_redistribution_refuses_what_does_not_fit():
+    grad, kept, importance = matrices()
+    for wrong in ((grad[0], kept[0], importance[0]), (grad, kept[1:], importance), (grad, kept.double(), importance)):
+        with pytest.raises(ValueError, match="grad, kept, importance: got shapes"):
+            redistribution(*wrong, 2.0, EPS)
+
+
+# The step.
+
+
+def optimiser(kept, importance, update, value=1.0, weight_decay=0.0):
+    parameters = {"w": torch.full(kept.shape, value, dtype=torch.float64)}
+    return SurvivorAdamW(parameters, {"w": kept}, {"w": importance}, update, weight_decay)
+
+
+def run(gradients, kept, importance, update, **changes):
+    adam = optimiser(kept, importance, update, **changes)
+    for g in gradients:
+        adam.step({"w": g.clone()}, 0.125)
+    return adam.parameters["w"]
+
+
+def scaling(kind, c_max=1e6):
+    return Update(sparse(model()), scaling=kind, c_max=c_max)
+
+
+def test_adam_undoes_a_redistribution_of_its_gradients_and_ours_comes_after():
+    grad, kept, importance = matrices()
+    # Small enough that clipping, which sees all weights at once, leaves them as they are.
+    gradients = [grad * factor * 1e-3 for factor in (1.0, -0.5, 2.0)]
+    c = redistribution(grad, kept, importance, 1e6, EPS)
+    plain = run(gradients, kept, importance, Update(sparse(model())))
+    before = run([g * c for g in gradients], kept, importance, Update(sparse(model())))
+    after = run(gradients, kept, importance, scaling("redistribute"))
+    # Adam's eps is 1e-8 beside roots of 1e-5 and more: it may show in the third digit of the smallest, not in c.
+    assert torch.allclose(before, plain, rtol=0, atol=3 * 0.125 * 1e-2)
+    assert (before - plain).norm() < 1e-3 * (plain - 1).norm()
+    moved, expected = (after - 1)[kept], ((plain - 1) * c)[kept]
+    assert torch.allclose(moved, expected, rtol=1e-9, atol=0)
+    assert (moved - (plain - 1)[kept]).norm() > 0.5 * (plain - 1).norm()
+    assert torch.equal(after[~kept], torch.ones_like(after[~kept]))
+
+
+def test_clipping_sees_the_masked_gradient_only():
+    grad, kept, importance = matrices()
+    grad[~kept] = 1e6
+    adam = optimiser(kept, importance, Update(sparse(model())))
+    seen = adam.step({"w": grad}, 0.1)["norm"]
+    assert seen == pytest.approx(grad[kept].norm().item(), rel=1e-12)
+    assert adam.exp_avg["w"].norm().item() == pytest.approx(0.1, rel=1e-5)  # clipped to norm 1, times 1 - beta_1
+    assert (grad[~kept] == 1e6).all()  # the caller's gradient is not written to
+
+
+def test_boost_moves_as_far_as_redistribution_and_all_weights_alike():
+    grad, kept, importance = matrices()
+    for decay in (0.0, 0.5):
+        moved = {}
+        for kind in ("none", "boost", "redistribute"):
+            update = Update(sparse(model())) if kind == "none" else scaling(kind, 2.0)
+            moved[kind] = run([grad], kept, importance, update, weight_decay=decay)[kept] - 1 + 0.125 * decay
+        assert moved["boost"].norm().item() == pytest.approx(moved["redistribute"].norm().item(), rel=1e-12)
+        factors = moved["boost"] / moved["none"]
+        assert factors.max() - factors.min() < 1e-12 < factors.mean() - 1.1
+
+
+def test_decay_is_for_matrices_and_is_not_scaled():
+    kept, importance = torch.ones(2, 2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.float64)
+    kept[0, 0] = False
+    parameters = {name: torch.full(shape, 2.0, dtype=torch.float64) for name, shape in SHAPES.items()}
+    adam = SurvivorAdamW(parameters, {"pruned": kept}, {"pruned": importance}, scaling("redistribute"), 0.5)
+    adam.step({name: torch.zeros_like(p) for name, p in parameters.items()}, 0.1)
+    assert parameters["pruned"].flatten().tolist() == [2.0] + [2 * (1 - 0.05)] * 3
+    assert parameters["matrix"].flatten().tolist() == [2 * (1 - 0.05)] * 4
+    assert parameters["norm"].tolist() == [2.0, 2.0]
+
+
+SHAPES = {"pruned": (2, 2), "matrix": (2, 2), "norm": (2,)}
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing():
+    grad, kept, importance = matrices()
+    for where in (kept, ~kept):
+        adam = optimiser(kept, importance, scaling("redistribute"))
+        grad[where] = math.nan
+        with pytest.raises(TrainingDiverged, match="norm of the gradient is nan"):
+            adam.step({"w": grad}, 0.1)
+        assert (adam.parameters["w"] == 1).all()
+        assert adam.steps == 0
+
+
+# The arms, through the whole loop.
+
+
+def first_step(update, method=None, **changes):
+    net, (forget, retain, idk) = model(), data()
+    start = state(net)
+    settings = {"lr": 1e-3, "epochs": 1, "batch_size": 8, "warmup_epochs": 0, "weight_decay": 0.0, "idk": idk}
+    report = unlearn(net, forget, retain, method or NPO(), update=update, **{**settings, **changes})
+    return {name: (p.detach() - start[name]) for name, p in net.named_parameters()}, report
+
+
+def test_the_first_update_of_each_arm():
+    masks = sparse(model())
+    none, _ = first_step(Update(masks))
+    spread, report = first_step(Update(masks, "redistribute", c_max=4.0))
+    boost, boosted = first_step(Update(masks, "boost", c_max=4.0))
+    sau, _ = first_step(Update(masks, c_max=4.0), SAU())
+    problem = task(model(), masks)
+    NPO().begin(problem)
+    problem.batch_size = 8
+    gradients = NPO().gradients(problem, *next(problem.batches(0)))
+    wanda = importances(problem, "wanda")
+    for name in none:
+        assert torch.equal(sau[name], spread[name])
+        if name in masks.kept:
+            kept = masks.kept[name]
+            c = redistribution(gradients[name], kept, wanda[name], 4.0, 1e-30)
+            # One ulp of the weight (below 2) in each of the two runs, over a movement of 1e-3.
+            assert torch.allclose(spread[name], torch.where(kept, c, 0) * none[name], rtol=0, atol=1e-15)
+            assert torch.allclose(boost[name], boosted.log[0]["scale"] * none[name], rtol=0, atol=1e-15)
+            assert (spread[name] - none[name]).norm() > 0.1 * none[name].norm()
+        else:  # what is not pruned moves alike in all arms
+            assert torch.equal(none[name], spread[name])
+            assert torch.equal(none[name], boost[name])
+    far = [math.sqrt(sum(moved[n].square().sum() for n in masks.kept)) for moved in (spread, boost)]
+    assert far[0] == pytest.approx(far[1], rel=1e-10)
+    assert report.log[0]["scale"] > 1.2 < boosted.log[0]["scale"]
+    assert "scale" not in first_step(Update(masks))[1].log[0]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("name", METHODS)
+def test_pruned_weights_keep_every_bit(name, weight_decay):
+    net, (forget, retain, idk) = model(dtype=torch.float32), data()
+    masks = sparse(net)
+    with torch.no_grad():  # pruned weights are mostly not zero; some are the zero whose sign a sum would lose
+        for n, kept in masks.kept.items():
+            net.get_parameter(n)[0, ~kept[0]] = -0.0
+    start = state(net)
+    unlearn(net, forget, retain, METHODS[name], update=Update(masks), idk=idk, weight_decay=weight_decay, **SETTINGS)
+    moved = 0
+    for n, kept in masks.kept.items():
+        p = net.get_parameter(n).detach()
+        assert same_bits(p[~kept], start[n][~kept]), n
+        moved += int((p != start[n]).sum())
+        if not n.startswith("model.layers.1.") or name != "RMU":
+            assert (p != start[n])[kept].float().mean() > 0.9
+    assert moved > 0
+    assert all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("kind", ["wanda", "saliency", "fisher"])
+@pytest.mark.parametrize("arm", ["redistribute", "boost"])
+def test_scaled_arms_keep_pruned_weights_too(arm, kind):
+    net, (forget, retain, _) = model(dtype=torch.float32), data()
+    masks = sparse(net)
+    start = state(net)
+    unlearn(net, forget, retain, GradDiff(), update=Update(masks, arm, kind), **SETTINGS)
+    assert all(same_bits(net.get_parameter(n).detach()[~kept], start[n][~kept]) for n, kept in masks.kept.items())
+
+
+FAMILIES = {"qwen2": (Qwen2Config, Qwen2ForCausalLM), "gemma": (GemmaConfig, GemmaForCausalLM)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("lora", [None, LoraSettings(2, 4)])
+def test_other_decoders_unlearn_and_stay_sparse(family, lora):
+    config, architecture = FAMILIES[family]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = architecture(
+            config(
+                vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, head_dim=8, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+            )
+        )  # fmt: skip
+    masks, (forget, retain, _) = prune(net, None, method="magnitude", sparsity="2:4"), data()
+    start = state(net)
+    unlearn(net, forget, retain, SAU() if lora is None else NPO(), update=Update(masks), lora=lora, **SETTINGS)
+    assert masks.holds(net)
+    for name, kept in masks.kept.items():
+        assert (net.get_parameter(name) != start[name])[kept].float().mean() > 0.9
+
+
+def test_masks_that_begin_at_the_second_step_are_noticed(monkeypatch):
+    """The moments of the first step would go on moving pruned weights; here its own movement is enough."""
+    kernel = __import__("palimpsest.unlearning.language.optimiser", fromlist=["masked_adamw_"])
+
+    def late(params, grads, exp_avg, exp_avg_sq, masks, scales, *, step, **rest):
+        masks = [torch.ones_like(m) for m in masks] if step == 1 else masks
+        masked(params, grads, exp_avg, exp_avg_sq, masks, scales, step=step, **rest)
+
+    masked = kernel.masked_adamw_
+    monkeypatch.setattr(kernel, "masked_adamw_", late)
+    net, (forget, retain, _) = model(), data()
+    with pytest.raises(RuntimeError, match="a pruned weight changed"):
+        unlearn(net, forget, retain, NPO(), update=Update(sparse(net)), **SETTINGS)
+
+
+# Importances.
+
+
+def test_importance_is_normalised_over_the_survivors_of_a_row():
+    scores = torch.tensor([[1.0, 2.0, 3.0], [0.0, 5.0, 0.0], [4.0, 4.0, 4.0]])
+    kept = torch.tensor([[True, False, True], [True, False, True], [False, False, False]])
+    assert normalised(scores, kept).tolist() == [[0.5, 0, 1.5], [1, 0, 1], [0, 0, 0]]
+
+
+def test_importances_are_those_of_their_definitions():
+    net = model()
+    masks = sparse(net, 0.6)
+    problem = task(net, masks)
+    drawn = problem.retain_rows(0).tolist()
+    assert len(drawn) == len(problem.forget)
+    expected = {"wanda": _wanda(net, problem.retain, drawn, masks)}
+    parameters = [net.get_parameter(n) for n in masks.kept]
+
+    def slopes(logs):
+        return torch.autograd.grad(-sum(v.sum() for v in logs), parameters)
+
+    whole = slopes(rows_logprobs(net, problem.forget, range(len(problem.forget))))
+    expected["saliency"] = [(p * g).abs() for p, g in zip(parameters, whole, strict=True)]
+
+    def fisher(encoded, rows):
+        each = [slopes(rows_logprobs(net, encoded, [row])) for row in rows]
+        return [sum(g.square() for g in own) for own in zip(*each, strict=True)]
+
+    f, r = fisher(problem.forget, range(len(problem.forget))), fisher(problem.retain, drawn)
+    expected["fisher"] = [a / (b + b.mean()) for a, b in zip(f, r, strict=True)]
+    for kind, scores in expected.items():
+        found = importances(problem, kind)
+        assert list(found) == list(masks.kept)
+        for (name, kept), score in zip(masks.kept.items(), scores, strict=True):
+            own = torch.where(kept, score, 0)
+            own = own / (own.sum(1, keepdim=True) / kept.sum(1, keepdim=True))
+            assert torch.allclose(found[name], own, rtol=1e-8, atol=0), (kind, name)
+            assert torch.allclose(found[name].sum(1) / kept.sum(1), torch.ones(len(kept), dtype=torch.float64))
+
+
+def _wanda(net, encoded, rows, masks):
+    """|W| times the norms of the inputs of each matrix over the tokens of `rows`, each passed alone."""
+    norms = {name: 0 for name in masks.kept}
+    hooks = [
+        net.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(
+            lambda _, inputs, name=name: norms.__setitem__(name, norms[name] + inputs[0][0].square().sum(0))
+        )
+        for name in norms
+    ]
+    rows_logprobs(net, encoded, rows)
+    for hook in hooks:
+        hook.remove()
+    return [(net.get_parameter(name).abs() * norm.sqrt()).detach() for name, norm in norms.items()]
+
+
+def test_the_share_of_the_gradient_that_pruned_weights_have():
+    net, (forget, _, _) = model(), data()
+    masks = sparse(net, 0.7)
+    shares = pruned_share(net, forget, masks, batch_size=4)
+    parameters = [net.get_parameter(n) for n in masks.kept]
+    logs = rows_logprobs(net, forget, range(len(forget)))
+    slopes = torch.autograd.grad(sum(v.sum() for v in logs), parameters)
+    for (name, kept), g in zip(masks.kept.items(), slopes, strict=True):
+        assert shares[name] == pytest.approx((g[~kept].square().sum() / g.square().sum()).item(), rel=1e-9)
+    assert 0.1 < sum(shares.values()) / len(shares) < 0.5
+
+
+# What moves.
+
+
+def test_tied_embeddings_are_one_parameter():
+    net = model()
+    names = list(movable(net, Update()))
+    assert names == [name for name, _ in net.named_parameters()]
+    assert "model.embed_tokens.weight" in names
+    assert not any("lm_head" in name for name in names)
+    start, (forget, retain, _) = state(net), data()
+    unlearn(net, forget, retain, NPO(), **SETTINGS)
+    assert net.lm_head.weight is net.model.embed_tokens.weight
+    assert not torch.equal(net.lm_head.weight, start["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize(
+    ("update", "moves"),
+    [
+        (Update(trainable="linear"), lambda name: "proj" in name),
+        (Update(top=1), lambda name: name.startswith("model.layers.1.")),
+        (Update(top=2, trainable="linear"), lambda name: "proj" in name),
+    ],
+)
+def test_only_what_was_asked_for_moves(update, moves):
+    net, (forget, retain, _) = model(), data()
+    net.model.norm.weight.requires_grad_(False)
+    start = state(net)
+    unlearn(net, forget, retain, NPO(), update=update, **SETTINGS)
+    for name, p in net.named_parameters():
+        assert torch.equal(p, start[name]) == (not moves(name)), name
+    assert [name for name, p in net.named_parameters() if not p.requires_grad] == ["model.norm.weight"]
+
+
+def test_masks_of_layers_that_do_not_move_are_kept_as_well():
+    net, (forget, retain, _) = model(), data()
+    masks, start = sparse(net), state(net)
+    unlearn(net, forget, retain, SAU(), update=Update(masks, top=1), **SETTINGS)
+    for name, kept in masks.kept.items():
+        p = net.get_parameter(name)
+        assert torch.equal(p[~kept], start[name][~kept])
+        assert torch.equal(p, start[name]) == name.startswith("model.layers.0.")
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Update(scaling="other"), "scaling: got 'other', want one of"),
+        (lambda: Update(importance="other"), "importance: got 'other'"),
+        (lambda: Update(trainable="other"), "trainable: got 'other'"),
+        (lambda: Update(scaling="redistribute"), "masks: got None, want those of the pruned model"),
+        *((lambda v=v: Update(c_max=v), "c_max: got ") for v in (1, 0.5, math.nan, "2")),
+        *((lambda v=v: Update(eps=v), "eps: got ") for v in (0, -1.0, math.nan)),
+        *((lambda v=v: first_step(Update(top=v)), f"top: got {v}, want 1 to 2 layers") for v in (0, 3, True)),
+        (lambda: first_step(Update(), SAU()), "update: got no masks"),
+        (lambda: first_step(Update(sparse(model()), "boost"), SAU()), "update: got scaling 'boost'"),
+        (lambda: first_step(Update(random_masks(other(), 0.5, 0))), "masks: got "),
+    ],
+)
+def test_updates_that_cannot_be_meant_are_refused(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def other() -> nn.Module:
+    return language.small_llama(60, 0, hidden=32, layers=3, heads=4, kv_heads=2, intermediate=48)
