@@ -253,7 +253,7 @@ print(
 # **Is it worth more than fine-tuning?** Plain fine-tuning on the retain set is what a method has to beat. Each row is a
 # method's average gap minus that of fine-tuning, paired within seeds; "nearer" and "farther" have survived Holm's correction
 # over the rows. The next four columns split the difference of the means into its four measures, in points; they add up to
-# it. Where a method is not nearer, the last column says what costs it most.
+# it. The last column says why a method is not nearer: it gains less than the seeds vary, or it loses, and by what most.
 
 # %% tags=["hide-input"]
 others = [m for m in results.runs.method.unique() if m not in ("fine-tune", "retrain")]

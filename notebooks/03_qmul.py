@@ -256,7 +256,7 @@ for place, name in ((1, "first"), (tried.place.max(), "last")):
 
 # %% [markdown]
 # Q-MUL and its parts against plain fine-tuning, as in the OEU chapter, where all other methods are: the difference of the
-# average gaps, what it is made of, and what costs most where a method is not nearer.
+# average gaps, what it is made of, and why a method is not nearer.
 
 # %% tags=["hide-input"]
 family = (

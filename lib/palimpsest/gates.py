@@ -26,6 +26,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import papermill
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
 from palimpsest import ledger, pages, paths, site
@@ -120,6 +121,7 @@ def execute(chapter: str, parameters: dict | None = None, folder: Path = EXECUTE
     except papermill.PapermillExecutionError as error:
         raise GateError(f"{chapter}: cell {error.cell_index} failed: {error.ename}: {error.evalue}") from error
     executed = nbformat.read(made, 4)
+    CoalesceStreamsPreprocessor().preprocess(executed, {})  # the kernel cuts what is printed by the clock
     for part in (executed, *executed.cells):
         for record in ("papermill", "execution"):  # when a cell ran differs from run to run
             part.metadata.pop(record, None)

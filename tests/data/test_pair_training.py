@@ -21,7 +21,7 @@ def processor(split):
 
 
 class Quadratic(nn.Module):
-    """A loss whose batches depend on the step, and a weight that no loss reaches."""
+    """A loss whose batches depend on the step, gradients below, near and far above 1, and a weight not reached."""
 
     def __init__(self):
         super().__init__()
@@ -29,7 +29,8 @@ class Quadratic(nn.Module):
         self.unused = nn.Parameter(torch.ones(2))
 
     def loss(self, step):
-        return (self.weight - torch.randn(3, generator=pair_training.at_step(1, step))).square().sum()
+        drawn = torch.randn(3, generator=pair_training.at_step(1, step))
+        return (0.02, 1, 0.2, 1)[step % 4] * (self.weight - drawn).square().sum()
 
 
 def fitted(folder, steps=7, **changes):
@@ -77,17 +78,17 @@ def test_fit_resumes_to_the_same_bits(tmp_path):
 def test_fit_is_adamw_with_warm_up_cosine_and_clipping(tmp_path, monkeypatch):
     monkeypatch.setattr(pair_training, "WARMUP", 2)
     task, _ = fitted(tmp_path, steps=4)
-    weight = nn.Parameter(torch.tensor([3.0, -2.0, 1.0]))
-    optimiser = torch.optim.AdamW([weight], betas=(0.9, 0.98), weight_decay=0.05)
+    by_hand = Quadratic()
+    optimiser = torch.optim.AdamW([by_hand.weight], betas=(0.9, 0.98), weight_decay=0.05)
     # 0.1 times the lesser of the rise 1/2, 1 and of (1 + cos(pi t / 4)) / 2 at t = 0, 1, 2, 3.
     for step, lr in enumerate([0.05, 0.1 * (2 + 2**0.5) / 4, 0.05, 0.1 * (2 - 2**0.5) / 4]):
         optimiser.param_groups[0]["lr"] = lr
         optimiser.zero_grad()
-        (weight - torch.randn(3, generator=pair_training.at_step(1, step))).square().sum().backward()
-        weight.grad *= min(1.0, 1.0 / weight.grad.norm().item())
+        by_hand.loss(step).backward()
+        by_hand.weight.grad *= min(1.0, 1.0 / by_hand.weight.grad.norm().item())
         optimiser.step()
     # Four updates of at most 0.1, each exact to a few roundings of fp32.
-    torch.testing.assert_close(task.weight, weight, rtol=0, atol=4 * 0.1 * 1e-5)
+    torch.testing.assert_close(task.weight, by_hand.weight, rtol=0, atol=4 * 0.1 * 1e-5)
 
 
 def test_fit_stops_when_the_loss_is_lost(tmp_path):

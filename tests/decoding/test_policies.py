@@ -185,6 +185,9 @@ def test_sources_of_the_next_tree():
     mean = Sage(source="mean").read(drafted, [])
     assert mean.alpha == pytest.approx((FLAT.alpha + SURE.alpha) / 2)
     assert mean.probs == pytest.approx([(a + b) / 2 for a, b in zip(FLAT.probs, SURE.probs, strict=True)])
+    drafted.distributions[2] = GEOMETRIC
+    drafted.branch(2, 1)
+    assert Sage(source="deepest").read(drafted, [0, 2, 3]) is GEOMETRIC
     assert [Sage(source=source).look_ahead for source in OPTIONS["source"]] == [True, True, True, False]
 
 

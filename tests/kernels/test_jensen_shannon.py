@@ -235,8 +235,8 @@ def test_stores_stay_in_place(stores_in_place, generator, monkeypatch):
     """More rows and columns than a tile, and the rows of the other input in several parts."""
     from palimpsest.kernels.jensen_shannon import triton
 
-    monkeypatch.setattr(triton, "_power_of_2", lambda n, most: 4)
-    p, q = (make_logits((rows, 21), torch.float32, generator).requires_grad_() for rows in (7, 9))
+    monkeypatch.setattr(triton, "_power_of_2", lambda n, most: 8)
+    p, q = (make_logits((rows, 21), torch.float32, generator).requires_grad_() for rows in (11, 13))
     kernels.jensen_shannon(p, q, backend="triton").sum().backward()
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from palimpsest import kernels
 from palimpsest.kernels import _dispatch
@@ -264,32 +263,15 @@ def test_pack_mask_is_little_endian(shape, generator):
     assert torch.equal(reference.unpack_mask(packed, mask), mask)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the bytes of the largest tensor that any torch operation allocates."""
-
-    nbytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        known = {
-            x.untyped_storage().data_ptr()
-            for x in torch.utils._pytree.tree_leaves((args, kwargs))
-            if torch.is_tensor(x)
-        }
-        result = func(*args, **(kwargs or {}))
-        for value in torch.utils._pytree.tree_leaves(result):
-            if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() not in known:
-                self.nbytes = max(self.nbytes, value.untyped_storage().nbytes())
-        return result
-
-
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16], ids=str)
-def test_no_copy_of_a_whole_tensor(stored, backend, generator):
+def test_no_copy_of_a_whole_tensor(stored, backend, generator, largest_tensor):
     state, masks, scales = make_state([(40_000,)], stored, generator)
-    with LargestTensor() as largest:
-        kernels.masked_adamw_(*state, [kernels.pack_mask(masks[0])], scales, **NUMBERS, backend="reference")
-    assert largest.nbytes >= 40_000 * 8, "the recorder must see what the definition holds"
     packed = [kernels.pack_mask(masks[0])]
-    with LargestTensor() as largest:
+    given = [x for tensors in (*state, packed, scales) for x in tensors]
+    with largest_tensor(*given) as largest:
+        kernels.masked_adamw_(*state, packed, scales, **NUMBERS, backend="reference")
+    assert largest.nbytes >= 40_000 * 8, "the recorder must see what the definition holds"
+    with largest_tensor(*given) as largest:
         kernels.masked_adamw_(*state, packed, scales, **NUMBERS, backend=backend)
     assert largest.nbytes <= chunked.PIECE * 4
 

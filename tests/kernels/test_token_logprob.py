@@ -38,13 +38,15 @@ def assert_agrees(hidden, weight, targets, backend, generator, rate=1.0):
     (tokens, width), vocabulary = hidden.shape, len(weight)
     h, w = hidden.detach().requires_grad_(), weight.detach().requires_grad_()
     exact_h, exact_w = (x.detach().double().clone().requires_grad_() for x in (hidden, weight))
-    value = kernels.token_logprob(h, w, targets, backend=backend)
     exact = reference.token_logprob(exact_h, exact_w, targets.long())
-    assert value.shape == (tokens,)
-    assert value.dtype == accumulation_dtype(hidden.dtype)
-    assert (value <= 0).all()
     scale = reference.error_scale(hidden, weight, targets.long())
-    assert ((value.double() - exact).abs() <= admitted_error(value.dtype, width + vocabulary, scale)).all()
+    for graph in (False, True) if backend is None else (True,):  # the torch path takes them apart
+        with torch.set_grad_enabled(graph):
+            value = kernels.token_logprob(h, w, targets, backend=backend)
+        assert value.shape == (tokens,)
+        assert value.dtype == accumulation_dtype(hidden.dtype)
+        assert (value <= 0).all()
+        assert ((value.double() - exact).abs() <= admitted_error(value.dtype, width + vocabulary, scale)).all()
 
     weighting = torch.randn(value.shape, generator=generator).to(value) * rate
     grads = torch.autograd.grad(value, (h, w), weighting)
@@ -218,6 +220,22 @@ def test_torch_path_holds_one_tile(frozen, generator, monkeypatch, largest_tenso
     with largest_tensor() as largest:
         kernels.token_logprob(hidden, weight, targets, backend="reference")
     assert largest.nbytes == tokens * vocabulary * 4, "the recorder must see what the definition holds"
+
+
+def test_without_a_graph_whole_rows_are_taken_in_two_tiles(generator, monkeypatch, largest_tensor):
+    """The last tile is cut short; a target outside is refused before any of them."""
+    monkeypatch.setattr(chunked, "TILE", 2000)
+    monkeypatch.setattr(chunked, "FEWEST", 10)
+    hidden, weight, targets = make_inputs(33, 5, 400, torch.float32, generator)
+    with largest_tensor() as largest:
+        value = kernels.token_logprob(hidden, weight, targets)
+    assert largest.nbytes == 10 * 400 * 4
+    exact = reference.token_logprob(hidden.double(), weight.double(), targets)
+    scale = reference.error_scale(hidden, weight, targets)
+    assert ((value.double() - exact).abs() <= admitted_error(value.dtype, 405, scale)).all()
+    targets[-1] = 400
+    with pytest.raises(ValueError, match=r"targets: got 400, want 0 \.\.\. 399"):
+        kernels.token_logprob(hidden, weight, targets)
 
 
 class NoLaunch:

@@ -231,6 +231,14 @@ def test_same_bits_twice(dtype, backend, generator):
     assert torch.equal(*(kernels.tree_attention(*inputs, backend=backend) for _ in range(2)))
 
 
+def test_stores_stay_in_place(stores_in_place, generator, monkeypatch):
+    from palimpsest.kernels.tree_attention import triton
+
+    monkeypatch.setattr(triton, "_blocks", lambda *_: (32, 128, 4, 1))
+    monkeypatch.setattr(triton, "JOINED", 2048)
+    kernels.tree_attention(*make_inputs((2, 2, 1, 35, 300, 21), torch.float32, generator), backend="triton")
+
+
 def test_the_reference_is_differentiable(generator):
     q, k, v, ancestors, prefix_len = make_inputs((1, 4, 2, 3, 4, 2), torch.float64, generator, 1.0)
     inputs = tuple(x.requires_grad_() for x in (q, k, v))

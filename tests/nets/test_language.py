@@ -58,12 +58,14 @@ class TestTokenizer:
         for text in (*TEXTS, "Señor Ōe's naïve ½ 🙂\t<b>  twice  spaced"):
             assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True) == text
 
-    def test_special_tokens_and_single_digits(self, tokenizer):
+    def test_special_tokens(self, tokenizer):
         assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
-        first, *digits = tokenizer("1951").input_ids
-        assert first == 1
-        assert [tokenizer.decode([digit]) for digit in digits] == ["1", "9", "5", "1"]
-        assert tokenizer("x", add_special_tokens=False).input_ids == tokenizer("x").input_ids[1:]
+        assert tokenizer("x").input_ids == [1, *tokenizer("x", add_special_tokens=False).input_ids]
+
+    def test_digits_stand_alone_however_common_a_number_is(self):
+        tokenizer = language.tokenizer(["in 1951 in 1951"] * 9, 261)
+        ids = tokenizer("in 1951", add_special_tokens=False).input_ids
+        assert [tokenizer.decode([token]) for token in ids] == ["in", " ", "1", "9", "5", "1"]
 
     def test_the_same_texts_give_the_same_tokens(self, tokenizer):
         again = language.tokenizer(iter(TEXTS), VOCABULARY)

@@ -123,6 +123,13 @@ def test_papermill_runs_a_chapter_and_leaves_no_trace_of_time(room, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_a_cell_prints_is_one_output_however_the_kernel_cuts_it(room, tmp_path):
+    (room / "01_toy.py").write_text(SOURCE.replace("print(profile)", "print(1, flush=True)\nprint(2, flush=True)"))
+    notebook = nbformat.read(gates.execute("01_toy", folder=tmp_path / "out"), 4)
+    assert [output.text for output in notebook.cells[-1].outputs] == ["1\n2\n"]
+
+
+@pytest.mark.slow
 def test_a_failing_cell_is_named_and_leaves_nothing(room, tmp_path):
     (room / "01_toy.py").write_text(SOURCE.replace("print(profile)", "1 / 0"))
     with pytest.raises(gates.GateError, match="ZeroDivisionError"):

@@ -173,8 +173,7 @@ def read(text: str) -> Reading:
 
 
 def _one_of(phrases):
-    # Longest first: "shirt" must not be found in "T-shirt".
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(phrases, key=len, reverse=True)))})\b")
+    return re.compile(rf"\b(?:{'|'.join(map(re.escape, phrases))})\b")
 
 
 _NOUN = _one_of([noun for synonyms in words.NOUNS for noun in synonyms])

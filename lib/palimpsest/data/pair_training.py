@@ -172,7 +172,7 @@ def fit(
 
     The step size rises linearly to `lr` and falls to zero along a cosine. Every `every` steps the state is written
     to `folder` and `on_save(steps done)` is called; an earlier state of the same `identity` is continued to the same
-    bits, one of another raises ValueError. Raises TrainingDiverged when a loss or gradient is not finite.
+    bits, one of another raises ValueError. Raises TrainingDiverged when a gradient is not finite.
     """
     parameters = dict(task.named_parameters())
     optimiser = torch.optim.AdamW(parameters.values(), lr, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
@@ -193,7 +193,7 @@ def fit(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             norm = clip_grad_norm_(parameters.values(), CLIP)
-            if not (loss.isfinite() and norm.isfinite()):
+            if not norm.isfinite():
                 raise TrainingDiverged(f"{show}, step {step + 1}: loss {loss.item()}, gradient norm {norm.item()}")
             optimiser.step()
             losses.append(round(loss.item(), 4))
