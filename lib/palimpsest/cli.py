@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
-from palimpsest import bootstrap, cli_unlearn, ledger, pages, paths, runs
+from palimpsest import bootstrap, cli_decode, cli_unlearn, ledger, pages, paths, runs
 from palimpsest.data import manifest
 from palimpsest.experiments import jscds, jscds_cost, records, unlearning
 from palimpsest.kernels import bench as kernel_bench
@@ -18,9 +18,15 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 def _sau(profile: str):
-    from palimpsest.experiments import sau  # brings transformers along, which takes seconds
+    from palimpsest.experiments import sau, sau_full  # bring transformers along, which takes seconds
 
-    return sau.execute(profile)
+    return (sau_full if profile.startswith("full") else sau).execute(profile)
+
+
+def _sage(profile: str):
+    from palimpsest.experiments import sage, sage_full  # likewise
+
+    return (sage_full if profile.startswith("full") else sage).execute(profile)
 
 
 EXPERIMENTS = {
@@ -28,10 +34,12 @@ EXPERIMENTS = {
     "jscds": jscds.run,
     "oeu": partial(unlearning.execute, chapter="oeu"),
     "qmul": partial(unlearning.execute, chapter="qmul"),
+    "sage": _sage,
 }
 
 
 app.command()(cli_unlearn.unlearn)
+app.command()(cli_decode.decode)
 
 
 def _fail(message: str) -> None:
@@ -59,7 +67,7 @@ def run(
             _fail(str(error))
         if profile.startswith("full"):
             records.write(name, profile, results.tuned, results.runs)
-        typer.echo(f"{name}: {len(results.runs)} networks trained and tested at profile {profile}")
+        typer.echo(f"{name}: {len(results.runs)} rows at profile {profile}")
 
 
 @app.command()
@@ -98,16 +106,23 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     only: Annotated[list[str] | None, typer.Option(help="Operations; all when none is named.")] = None,
 ) -> None:
-    """Measure kernels against their peers, and the stages of selection, into data/bench."""
-    ops = [name for name in only if name != "selection"] if only else None
+    """Measure kernels against their peers, the stages of selection, and decoding, into data/bench."""
+    stages = ("selection", "decoding")
+    ops = [name for name in only if name not in stages] if only else None
     try:
         files = [] if ops == [] else kernel_bench.run(ops, device, out=paths.DATA / "bench")
     except (ValueError, RuntimeError) as error:
         _fail(str(error))
+    tables = {}
     if device == "cpu" and (not only or "selection" in only):
-        file = paths.DATA / "bench" / "selection.cpu.csv"
-        table = jscds_cost.bench()
-        runs.write_atomic(file, lambda path: table.to_csv(path, index=False, float_format="%.6g"))
+        tables["selection"] = jscds_cost.bench()
+    if device == "cpu" and (not only or "decoding" in only):
+        from palimpsest.experiments import sage_cost  # brings transformers along, which takes seconds
+
+        tables |= sage_cost.bench()
+    for name, table in tables.items():
+        file = paths.DATA / "bench" / f"{name}.cpu.csv"
+        runs.write_atomic(file, lambda path, table=table: table.to_csv(path, index=False, float_format="%.6g"))
         files.append(file)
     manifest.update([file.relative_to(paths.DATA) for file in files])
     for file in files:

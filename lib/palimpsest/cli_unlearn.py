@@ -48,6 +48,9 @@ def unlearn(
             typer.echo(f"{name:>7}: forget {report[name]['forget']:.3f}, retain {report[name]['retain']:.3f}")
     for question, answer in report["after"]["answers"].items():
         typer.echo(f"  {question}\n    before: {report['before']['answers'][question]}\n    after:  {answer}")
+    if report["sparsity"] is not None:
+        zero = "all still zero" if report["pruned weights all zero"] else "as they were, not all zero"
+        typer.echo(f"pruned: {100 * report['sparsity']:.0f} % of the masked matrices' weights, {zero}")
     typer.echo(f"written: {out}")
 
 

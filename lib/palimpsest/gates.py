@@ -152,20 +152,21 @@ def check_executed(path: Path, source: NotebookNode) -> None:
             raise GateError(f"{path}: code cell {number} was never executed")
 
 
-def check_outputs(chapter: str) -> None:
-    """Gate 4: nbval runs the committed notebook again and compares the tagged cells.
+def check_outputs(chapters: list[str]) -> None:
+    """Gate 4: nbval runs the committed notebooks again, two at a time, and compares the tagged cells.
 
     nbval passes over a notebook without tagged or executed cells, so those are counted first.
     """
-    path = NOTEBOOKS / f"{chapter}.ipynb"
-    cells = [c for c in nbformat.read(path, 4).cells if CHECKED in c.metadata.get("tags", [])]
-    full = [c for c in cells if c.outputs]
-    if len(full) < FEWEST_CHECKED or len(full) < len(cells):
-        raise GateError(
-            f"{path.name}: {len(full)} of {len(cells)} cells tagged {CHECKED} have outputs; "
-            f"all must, and at least {FEWEST_CHECKED}"
-        )
-    _pytest("--nbval-lax", "--nbval-cell-timeout=1800", str(path))
+    notebooks = [NOTEBOOKS / f"{chapter}.ipynb" for chapter in chapters]
+    for path in notebooks:
+        cells = [c for c in nbformat.read(path, 4).cells if CHECKED in c.metadata.get("tags", [])]
+        full = [c for c in cells if c.outputs]
+        if len(full) < FEWEST_CHECKED or len(full) < len(cells):
+            raise GateError(
+                f"{path.name}: {len(full)} of {len(cells)} cells tagged {CHECKED} have outputs; "
+                f"all must, and at least {FEWEST_CHECKED}"
+            )
+    _pytest("--nbval-lax", "--nbval-cell-timeout=1800", "-n", "2", "--dist", "loadscope", *map(str, notebooks))
 
 
 def check_ledger() -> None:
@@ -213,11 +214,12 @@ def unit(fast: bool = False) -> None:
 
 def check() -> None:
     """Gates 1 and 3 to 5 on what `execute` left."""
-    for chapter in site.chapters():
+    chapters = site.chapters()
+    for chapter in chapters:
         check_pairing(chapter)
         for path in (EXECUTED / f"{chapter}.ipynb", NOTEBOOKS / f"{chapter}.ipynb"):
             check_executed(path, source_of(chapter))
-        check_outputs(chapter)
+    check_outputs(chapters)
     check_ledger()
 
 

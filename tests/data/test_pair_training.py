@@ -212,6 +212,26 @@ def test_distillation_takes_turns(monkeypatch):
     assert all(entry[:2] == ("model", "processor") for entry in drawn)
 
 
+def test_turns_are_two_steps_of_the_tower_and_one_of_captions():
+    class Task(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            self.name = name
+
+        def loss(self, step):
+            return self.name, step
+
+    task = pair_training.TurnsTask(Task("tower"), Task("captions"))
+    assert [task.loss(step) for step in range(6)] == [
+        ("tower", 0),
+        ("tower", 1),
+        ("captions", 2),
+        ("tower", 3),
+        ("tower", 4),
+        ("captions", 5),
+    ]
+
+
 @pytest.mark.parametrize("name", ["drafter", "text-drafter"])
 def test_greedy_answers_are_the_models_own_whatever_the_batch(name, split, processor, monkeypatch):
     monkeypatch.setattr(pair_quality, "LONGEST", 6)

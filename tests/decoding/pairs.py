@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -10,6 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from palimpsest import decoding
 
 VOCABULARY = 50
+PROMPT = [3, 14, 15, 9, 26, 5, 3, 14]
+COUNT = 12
 
 properties = settings(max_examples=30, deadline=None)
 
@@ -48,6 +51,11 @@ def nearby(model, noise, seed=0):
     return copy
 
 
+def small(config, **options):
+    """A configuration of one narrow layer."""
+    return config(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, **options)
+
+
 @torch.no_grad()
 def path_logits(model, tokens):
     """Logits [T, V] of a sequence in one forward, without any cache."""
@@ -60,6 +68,11 @@ def plain(model, prompt, count):
     for _ in range(count):
         text.append(int(path_logits(model, text)[-1].argmax()))
     return text[len(prompt) :]
+
+
+def run(target, drafter, policy="sage", prompt=PROMPT, count=COUNT, **options):
+    options = {"stop_tokens": ()} | options
+    return decoding.generate(target, drafter, prompt, policy=policy, max_new_tokens=count, **options)
 
 
 class Bigram(decoding.Decoder):
@@ -95,3 +108,15 @@ def distribution(probs, tokens=None, k=10):
     entropy = -sum(p * math.log(p) for p in probs if p > 0)
     tokens = list(range(len(probs))) if tokens is None else tokens
     return decoding.distributions.Distribution(tokens, probs, 1 - entropy / math.log(k), min(total, 1.0))
+
+
+def random_tree(count, seed):
+    generator = np.random.default_rng(seed)
+    return decoding.Tree(tuple(int(generator.integers(-1, node)) for node in range(count)))
+
+
+def tolerance(exact, rounded):
+    """Tree and path round the same exact numbers, in different orders: their errors are alike in size. `rounded`
+    are the path's logits in float32 and `exact` those in float64; the largest of so many errors varies by less than
+    a factor of 4."""
+    return 4 * (exact - rounded.double()).abs().max().item()

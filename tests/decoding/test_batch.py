@@ -80,6 +80,15 @@ def test_shorter_requests_are_not_touched_by_padding(model):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-def test_an_empty_batch_is_refused(model):
-    with pytest.raises(ValueError, match="inputs: got no request"):
-        decoding.generate_batch(model, None, [], policy="autoregressive", max_new_tokens=3)
+@pytest.mark.parametrize(("inputs", "message"), [([], "got list of 0"), ({"input_ids": PROMPTS}, "got dict of 1")])
+def test_what_is_no_batch_is_refused(inputs, message, model):
+    with pytest.raises(ValueError, match=f"inputs: {message}, want a sequence of at least one prompt"):
+        decoding.generate_batch(model, None, inputs, policy="autoregressive", max_new_tokens=3)
+
+
+def test_rows_of_a_tensor_are_a_batch(model):
+    options = {"policy": "autoregressive", "max_new_tokens": 3, "stop_tokens": ()}
+    prompts = [[3, 14], [15, 9]]
+    alone = [decoding.generate(model, None, prompt, **options).tokens for prompt in prompts]
+    got = decoding.generate_batch(model, None, torch.tensor(prompts), **options)
+    assert [one.tokens for one in got] == alone

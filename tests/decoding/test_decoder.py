@@ -1,16 +1,28 @@
 import numpy as np
 import pytest
 import torch
-from pairs import VOCABULARY, llama, path_logits
+from pairs import VOCABULARY, llama, path_logits, random_tree, small, tolerance
 from transformers import (
     BertConfig,
     BertLMHeadModel,
     BertModel,
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     LlavaOnevisionConfig,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -20,18 +32,6 @@ from palimpsest.decoding import SPECVLM, Decoder, Tree, cache
 
 def random_tokens(count, seed):
     return torch.randint(VOCABULARY, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
-
-
-def random_tree(count, seed):
-    generator = np.random.default_rng(seed)
-    return Tree(tuple(int(generator.integers(-1, node)) for node in range(count)))
-
-
-def tolerance(exact, rounded):
-    """Tree and path round the same exact numbers, in different orders: their errors are alike in size. `rounded`
-    are the path's logits in float32 and `exact` those in float64; the largest of so many errors varies by less than
-    a factor of 4."""
-    return 4 * (exact - rounded.double()).abs().max().item()
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,8 @@ def test_a_second_prompt_starts_anew():
         ([], "n ≥ 1"),
         ([1.5], "want token numbers"),
         ([[1, 2], [3, 4]], "shape .2, 2."),
+        ([[1, 2], [3]], "inputs: got list, want token numbers"),
+        ("What is it?", "inputs: got str, want token numbers"),
         ([VOCABULARY], "got tokens 50 to 50, want 0 to 49"),
         ([-1], "got tokens -1"),
         ([1] * 513, "got 513 tokens, want at most 512"),
@@ -155,25 +157,39 @@ def test_prompts_that_are_refused(inputs, message):
         Decoder(llama(0)).prefill(inputs)
 
 
-def small(config, **options):
-    return config(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, **options)
+def flash():
+    model = llama(0)
+    model.config._attn_implementation = "flash_attention_2"
+    return model
 
 
-def unsuited():
-    t5 = T5Config(d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=4, vocab_size=50)
-    yield T5ForConditionalGeneration(t5), "an encoder-decoder"
-    yield BertModel(small(BertConfig, vocab_size=50)), "no language-model head"
-    yield BertLMHeadModel(small(BertConfig, vocab_size=50)), "attention to both sides"
-    yield MistralForCausalLM(small(MistralConfig, vocab_size=50, sliding_window=8)), "want full attention"
-    flash = llama(0)
-    flash.config._attn_implementation = "flash_attention_2"
-    yield flash, "got attention 'flash_attention_2', want one of sdpa, eager"
-    yield torch.nn.Linear(2, 2), "got Linear, want a causal language model"
+def local():
+    options = {"num_layers": 1, "num_heads": 2, "attention_types": [[["local"], 1]]}
+    return GPTNeoForCausalLM(GPTNeoConfig(vocab_size=50, hidden_size=16, **options))
 
 
-@pytest.mark.parametrize("which", range(6))
-def test_models_that_are_refused(which):
-    model, message = list(unsuited())[which]
+UNSUITED = {
+    "an encoder-decoder": lambda: T5ForConditionalGeneration(
+        T5Config(d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=4, vocab_size=50)
+    ),
+    "no language-model head": lambda: BertModel(small(BertConfig, vocab_size=50)),
+    "attention to both sides": lambda: BertLMHeadModel(small(BertConfig, vocab_size=50)),
+    "with .'linear_attention'. layers": lambda: MambaForCausalLM(
+        MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1)
+    ),
+    "with .'local'. layers": local,
+    "Bloom.*places tokens by itself": lambda: BloomForCausalLM(
+        BloomConfig(vocab_size=50, hidden_size=16, n_layer=1, n_head=2)
+    ),
+    "Falcon.*places tokens by itself": lambda: FalconForCausalLM(small(FalconConfig, vocab_size=50, alibi=True)),
+    "got attention 'flash_attention_2', want one of sdpa, eager": flash,
+    "got Linear, want a causal language model": lambda: torch.nn.Linear(2, 2),
+}
+
+
+@pytest.mark.parametrize("message", UNSUITED)
+def test_models_that_are_refused(message):
+    model = UNSUITED[message]()
     with pytest.raises(ValueError, match=message):
         Decoder(model)
 
@@ -184,6 +200,59 @@ def test_a_vision_model_wants_an_adapter():
 
     with pytest.raises(ValueError, match="a vision model without an adapter"):
         Decoder(Unadapted())
+
+
+def gemma3(kind):
+    options = {"head_dim": 8, "sliding_window": 12, "layer_types": [kind]}
+    return Gemma3ForCausalLM(small(Gemma3TextConfig, vocab_size=50, **options))
+
+
+def longrope():
+    factors = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    lengths = {"original_max_position_embeddings": 16, "max_position_embeddings": 64}
+    options = {"num_key_value_heads": 2, "pad_token_id": 0, "rope_parameters": factors}
+    return Phi3ForCausalLM(small(Phi3Config, vocab_size=50, **options, **lengths))
+
+
+def mistral():
+    return MistralForCausalLM(small(MistralConfig, vocab_size=50, num_key_value_heads=2, sliding_window=12))
+
+
+@pytest.mark.parametrize(
+    ("make", "window"),
+    [
+        (mistral, 12),
+        (lambda: gemma3("sliding_attention"), 12),
+        (lambda: gemma3("full_attention"), None),
+        (longrope, 16),
+    ],
+)
+def test_a_window_is_a_limit_of_the_text(make, window):
+    model = make().eval()
+    decoder = Decoder(model)
+    assert decoder.window == window
+    decoder.prefill([1, 2, 3, 4, 5, 6, 7])
+    whole = model.config.max_position_embeddings
+    assert decoder.room() == (whole if window is None else window) - 7
+    # The tree has more rows than the window, and none that is farther from the start.
+    tree = Tree.from_counts((5, 5, 5, 5))
+    tokens = random_tokens(21, 3)
+    logits = decoder.extend(tokens, *tree.verification)
+    for path in tree.paths:
+        rows = [0, *(node + 1 for node in path)]
+        want = path_logits(model, [1, 2, 3, 4, 5, 6, 7, *(tokens[row] for row in rows)])[7:]
+        torch.testing.assert_close(logits[rows], want, rtol=0, atol=1e-5)
+    if window is not None:
+        with pytest.raises(ValueError, match=f"want at most {window}, the model's attention window"):
+            decoder.prefill([1] * (window + 1))
+
+
+def test_a_window_counts_rows_where_positions_are_fewer():
+    decoder = Decoder(llama(0, context=64))
+    decoder.window = 30
+    decoder.prefill([1] * 20)
+    decoder.offset = -15  # as behind a picture under M-RoPE
+    assert decoder.room() == 10
 
 
 def test_rows_and_masks_that_do_not_fit():

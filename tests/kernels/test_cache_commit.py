@@ -167,6 +167,16 @@ def test_what_autograd_has_kept_is_known_to_have_changed(backend):
         product.backward()
 
 
+@pytest.mark.parametrize("lengths", [0, torch.tensor([0])], ids=["one length", "a length each"])
+@pytest.mark.parametrize("chosen", [None, "reference", "triton"])
+def test_leaves_that_require_a_gradient(chosen, lengths):
+    """No graph is recorded, so a leaf may be written to."""
+    cache = torch.arange(4.0).view(1, 1, 4, 1).requires_grad_()
+    kernels.cache_commit([cache], [cache.detach().clone()], [1, 3], lengths, backend=chosen)
+    assert cache.flatten().tolist() == [1, 3, 2, 3]
+    assert cache.is_leaf
+
+
 def good(**changed):
     arguments = {
         "keys": [torch.zeros(2, 3, 10, 5) for _ in range(2)],

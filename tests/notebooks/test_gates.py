@@ -82,7 +82,7 @@ def test_outputs_of_another_source_are_found(room):
 def test_nbval_may_not_pass_on_too_few_or_empty_cells(room):
     executed(room)
     with pytest.raises(gates.GateError, match="1 of 1 cells tagged nbval-check-output have outputs"):
-        gates.check_outputs("01_toy")
+        gates.check_outputs(["01_toy"])
 
 
 def test_orphans_are_found_both_ways(room, monkeypatch):

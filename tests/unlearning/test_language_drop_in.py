@@ -1,5 +1,6 @@
 """`palimpsest unlearn` on a tiny model in a folder, as a reader would have it."""
 
+import itertools
 import json
 
 import pytest
@@ -89,9 +90,15 @@ def test_a_dense_model_stays_dense(folder, files, tmp_path):
         (("--sparsity", "dense"), "update: got no masks"),
         (("--max-length", "9"), "forget: answers: row 0 has"),
         (("--top", "7"), "top: got 7, want 1 to 2 layers"),
+        (("--lr", "-1"), "lr: got -1"),
+        (("--epochs", "0"), "epochs: got 0"),
+        (("--method", "idkdpo"), "idk: got None"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_and_nothing_written(folder, files, tmp_path, more, message):
+def test_what_cannot_be_meant_is_refused_before_anything_is_computed(
+    folder, files, tmp_path, monkeypatch, more, message
+):
+    monkeypatch.setattr(drop_in, "estimate", lambda loaded: pytest.fail("too late"))
     done = call(folder, files, tmp_path / "out", *more)
     assert done.exit_code == 1
     assert message in done.output
@@ -136,7 +143,30 @@ def test_masks_of_another_model_are_refused(folder, files, tmp_path):
 
 
 def test_a_run_beyond_memory_is_refused_before_it_begins(folder, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(drop_in.os, "sysconf", lambda name: 1)
+    monkeypatch.setattr(drop_in, "available", lambda: 1)
     done = call(folder, files, tmp_path / "out")
     assert done.exit_code == 1
     assert "model: needs about" in done.output
+
+
+def test_memory_that_caches_of_files_hold_is_available(monkeypatch, tmp_path):
+    monkeypatch.setattr(drop_in, "Path", lambda _: tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemFree:  1 kB\nMemAvailable:   60 kB\n")
+    assert drop_in.available() == 60 * 1024
+    (tmp_path / "meminfo").unlink()
+    assert drop_in.available() > 1e8  # the machine's
+
+
+def test_the_estimate_counts_the_pruner_and_only_what_moves(folder, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(drop_in.time, "perf_counter", itertools.count().__next__)  # every pass takes a second
+
+    def estimated(**changed):
+        request = drop_in.Request(str(folder), *files, tmp_path / "out", **changed)
+        return drop_in.estimate(drop_in.load(request))
+
+    whole, top = estimated(), estimated(top=1)
+    assert whole["updates"] == 5
+    assert top["gigabytes"] < whole["gigabytes"]
+    # 64 rows of 128 tokens twice, against two questions to forget.
+    assert whole["minutes"] > 4 * estimated(pruner="magnitude")["minutes"]
+    assert top["minutes"] == whole["minutes"]

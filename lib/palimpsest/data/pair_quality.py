@@ -5,7 +5,7 @@ from itertools import chain
 import torch
 from transformers import PreTrainedModel
 
-from palimpsest.nets.vision_language import END, PAD, Processor
+from palimpsest.nets.vision_language import Processor
 
 from . import captions
 from .caption_words import PROMPTS
@@ -19,7 +19,7 @@ BATCH = 50
 
 def sees(model: PreTrainedModel) -> bool:
     """Whether `model` takes pictures; the others are told the facts in words."""
-    return model.config.model_type == "llava_onevision"
+    return model.config.model_type != "llama"
 
 
 def questions(model: PreTrainedModel, split: Split, prompt: str) -> tuple[list[str], torch.Tensor | None]:
@@ -39,18 +39,18 @@ def greedy(
     images: uint8 [N, 28, 28], or None for a model that takes none.
     """
     rows = [processor(p, None if images is None else images[i : i + 1]) for i, p in enumerate(prompts)]
-    said = [None] * len(rows)
+    said, end, pad = [None] * len(rows), processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
     # Prompts of one length together: a batch without padding needs no mask.
     by_length = {}
     for i, row in enumerate(rows):
         by_length.setdefault(row["input_ids"].shape[1], []).append(i)
     for length, members in by_length.items():
         for chunk in torch.tensor(members).split(BATCH):
-            batch = {key: torch.cat([rows[i][key] for i in chunk]) for key in rows[0]}
+            batch = {key: torch.cat([rows[i][key] for i in chunk]).to(model.device) for key in rows[0]}
             batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-            out = model.generate(**batch, do_sample=False, max_new_tokens=LONGEST, pad_token_id=PAD, eos_token_id=END)
+            out = model.generate(**batch, do_sample=False, max_new_tokens=LONGEST, pad_token_id=pad, eos_token_id=end)
             for i, tokens in zip(chunk.tolist(), out[:, length:].tolist(), strict=True):
-                said[i] = tokens[: tokens.index(END)] if END in tokens else tokens
+                said[i] = tokens[: tokens.index(end)] if end in tokens else tokens
     return said
 
 

@@ -1,9 +1,9 @@
 """How the shipped decoding pairs are trained: batches that are functions of the step, and a loop that resumes.
 
-The vision-language models are trained in two stages. First the vision tower and the projector learn, from the mean
-of their output tokens, to classify the picture and its measurements (`TowerTask`): 49 tokens through a small tower
-cost a tenth of a caption through the whole model. Then everything is trained on captions (`CaptionTask`). The
-language models of the text pair get the same texts, told the facts in words.
+First the vision tower and the projector learn, from the mean of their output tokens, to classify the picture and its
+measurements (`TowerTask`): 49 tokens through a small tower cost a tenth of a caption through the whole model. Then
+everything is trained on captions (`CaptionTask`); the target goes on with both in turn (`TurnsTask`). The language
+models of the text pair get the same texts, told the facts in words.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
 from palimpsest import checkpoints
-from palimpsest.nets.vision_language import END, PAD, Processor
+from palimpsest.nets.vision_language import Processor
 from palimpsest.runs import progress_bar
 from palimpsest.training import TrainingDiverged
 
@@ -107,6 +107,18 @@ class CaptionTask(nn.Module):
         return answer_loss(self.model, self.processor, prompts, answers, images if self.pictures else None)
 
 
+class TurnsTask(nn.Module):
+    """Two steps of a `TowerTask`, then one of a `CaptionTask` of the same model, and so on: the tower goes on
+    learning at a sixth of a caption's cost, while the language model follows what its tokens come to mean."""
+
+    def __init__(self, tower: TowerTask, captions_task: CaptionTask):
+        super().__init__()
+        self.tower, self.captions_task = tower, captions_task
+
+    def loss(self, step: int) -> torch.Tensor:
+        return (self.captions_task if step % 3 == 2 else self.tower).loss(step)
+
+
 class DistillationTask(nn.Module):
     """At every second step `CaptionTask`, else the same loss on what the target itself said: `said`, a list of
     (prompts, answers, images), each a batch as for `answer_loss`. The captions keep the drafter's second and third
@@ -130,18 +142,20 @@ def logits_of_answers(
     answers: list[list[int]],
     images: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits [T, vocabulary] at every token of `answers` and at the end token after each, those tokens [T]).
+    """(logits [T, vocabulary] at every token of `answers` and at the end token after each, those tokens [T]), on the
+    model's device.
 
     prompts and answers: one a row; images: uint8 [N, 28, 28], or None for a model that takes none.
     """
     rows = [processor(p, None if images is None else images[i : i + 1]) for i, p in enumerate(prompts)]
     asked = [row["input_ids"][0] for row in rows]
-    said = [torch.tensor([*answer, END]) for answer in answers]
+    special = processor.tokenizer
+    said = [torch.tensor([*answer, special.eos_token_id]) for answer in answers]
     # Padding is on the right and attention is causal, so no token that counts sees it and no mask is needed.
-    ids = pad_sequence([torch.cat(pair) for pair in zip(asked, said, strict=True)], True, PAD)
+    ids = pad_sequence([torch.cat(pair) for pair in zip(asked, said, strict=True)], True, special.pad_token_id)
     counted = [torch.cat([torch.zeros_like(a), torch.ones_like(s)]) for a, s in zip(asked, said, strict=True)]
-    counted = pad_sequence(counted, True).bool()[:, 1:]
-    seen = {key: torch.cat([row[key] for row in rows]) for key in rows[0] if key != "input_ids"}
+    ids, counted = ids.to(model.device), pad_sequence(counted, True).bool()[:, 1:].to(model.device)
+    seen = {key: torch.cat([row[key] for row in rows]).to(model.device) for key in rows[0] if key != "input_ids"}
     logits = model(input_ids=ids, use_cache=False, **seen).logits
     return logits[:, :-1][counted], ids[:, 1:][counted]
 
@@ -182,8 +196,9 @@ def fit(
     for name in {name.partition(":")[2] for name in tensors if ":" in name}:
         with torch.no_grad():
             parameters[name].copy_(tensors[f"weight:{name}"])
-        moments = {m: tensors[f"{m}:{name}"].clone() for m in MOMENTS}
-        optimiser.state[parameters[name]] = {"step": torch.tensor(float(done)), **moments}
+        device = parameters[name].device
+        moments = {m: tensors[f"{m}:{name}"].to(device, copy=True) for m in MOMENTS}
+        optimiser.state[parameters[name]] = {"step": torch.tensor(float(done), device=device), **moments}
     task.train()
     with progress_bar(total=steps, initial=done, desc=show) as bar:
         for step in range(done, steps):

@@ -73,11 +73,16 @@ class ModelDrafter(Drafter):
 
     def prefill(self, inputs, k):
         self._k = k
-        self.decoder.prefill(inputs)
         self._rowed = 0  # of the tokens that the next `start` brings, the first so many have rows
+        self._read(inputs)
+
+    def _read(self, inputs):
+        self.decoder.prefill(inputs)
 
     def fork(self):
-        return ModelDrafter(copy.copy(self.decoder))  # a prefill gives the copy a cache of its own
+        twin = copy.copy(self)
+        twin.decoder = copy.copy(self.decoder)  # a prefill gives the copy a cache of its own
+        return twin
 
     def room(self):
         return self.decoder.room()

@@ -1,7 +1,7 @@
 """The entrances: tree decoding of one request, or of several in one target forward a round."""
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Integral, Real
 
 import torch
@@ -107,8 +107,9 @@ def generate_batch(
     """
     target, drafter, policy = adapt(target), _drafter(drafter), _policy(policy)
     _check(target, drafter, policy, max_new_tokens, temperature, seed)
-    if not inputs:
-        raise ValueError("inputs: got no request, want at least one")
+    if isinstance(inputs, Mapping | str) or not len(inputs):
+        got = f"inputs: got {type(inputs).__name__} of {len(inputs)}"
+        raise ValueError(f"{got}, want a sequence of at least one prompt")
     stop_tokens = _stop_tokens(stop_tokens, target)
     all_stats = [Stats(trace=[] if trace else None) for _ in inputs]
     clock = Clock(all_stats[0].times)
@@ -159,10 +160,14 @@ def _policy(policy):
 
 
 def _stop_tokens(stop_tokens, target: Decoder):
-    if stop_tokens is not None:
-        return stop_tokens
-    ends = target.model.generation_config.eos_token_id
-    return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
+    if stop_tokens is None:
+        ends = target.model.generation_config.eos_token_id
+        return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)
+    # Of a tensor the elements would be tensors, none of which a set takes for a number that equals it.
+    tokens = stop_tokens.tolist() if isinstance(stop_tokens, torch.Tensor) else stop_tokens
+    if not isinstance(tokens, Collection) or not all(isinstance(token, Integral) for token in tokens):
+        raise ValueError(f"stop_tokens: got {stop_tokens!r}, want token numbers, or None for the model's own")
+    return frozenset(tokens)
 
 
 def _check(target, drafter, policy, max_new_tokens, temperature, seed):

@@ -1,6 +1,8 @@
 """A transformers causal model as tree decoding needs it: rows appended under any ancestor mask, kept by choice."""
 
+import inspect
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ MASKED_ATTENTION = ("sdpa", "eager")
 """The attention implementations that take a mask as it is. sdpa is the faster, and keeps float64 (eager's softmax
 is float32 whatever the model's dtype)."""
 
+ATTENTIONS = ("full_attention", "sliding_attention", "chunked_attention")
+"""The kinds of layers that take a mask as it is. The last two are the first as long as a text fits their window."""
+
 
 def adapt(model) -> "Decoder":
     """`model` if it is a Decoder already, else the Decoder that suits its class. `ValueError`: see `Decoder`."""
@@ -31,7 +36,10 @@ def token_ids(inputs) -> list[int]:
     ids = inputs["input_ids"] if isinstance(inputs, Mapping) and "input_ids" in inputs else inputs
     if isinstance(ids, Mapping):
         raise ValueError(f"inputs: got a mapping of {sorted(ids)}, want 'input_ids' among its keys")
-    ids = torch.as_tensor(ids)
+    try:
+        ids = torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError) as error:  # text, or lists of different lengths
+        raise ValueError(f"inputs: got {type(ids).__name__}, want token numbers [n] or [1, n]: {error}") from error
     if ids.ndim == 2 and len(ids) == 1:
         ids = ids[0]
     if ids.ndim != 1 or ids.is_floating_point() or ids.dtype == torch.bool or not len(ids):
@@ -49,20 +57,27 @@ class Decoder:
 
     model: on any device, any dtype, in eval mode, its attention "sdpa" or "eager".
 
-    Raises `ValueError` for an encoder-decoder, a model that is not causal or does not generate, one whose attention
-    looks back through a window only, another attention implementation, and a vision model without an adapter.
+    A model whose layers look back through a window is taken for texts no longer than the window: what it sees is
+    then a matter of ancestors alone.
+
+    Raises `ValueError` for an encoder-decoder, a model that is not causal or does not generate, recurrent or other
+    layers without a mask, positions that are not given but counted by rows (ALiBi), another attention
+    implementation, and a vision model without an adapter.
 
     A subclass adapts a class of models by `prefill_inputs`, `position_offset` and `positions`.
     """
 
     inputs_taken: tuple[str, ...] = ("input_ids", "attention_mask")
     """Keys of a mapping given as `inputs`; any other is refused."""
+    window: int | None = None
+    """Most rows whose numbers do not change with the length of the text; None without such a limit."""
 
     def __init__(self, model):
         config = _checked(model, vision=type(self) is not Decoder)
         self.model = model
         self.vocabulary: int = config.vocab_size
         self.context: int | None = getattr(config, "max_position_embeddings", None)
+        self.window = _window(config)
         self.length = 0
         """Committed rows in the cache."""
         self.pending = 0
@@ -76,7 +91,7 @@ class Decoder:
         # With both given, the model need not look for them in its configuration at each call.
         self._call = {"use_cache": True, "return_dict": True}
 
-    def prefill_inputs(self, inputs) -> dict[str, Tensor]:
+    def prefill_inputs(self, inputs) -> dict[str, Any]:
         """The model's arguments for the prompt. `ValueError` for keys not taken, padding, or too large numbers."""
         if isinstance(inputs, Mapping):
             if unknown := sorted(set(inputs) - set(self.inputs_taken)):
@@ -88,8 +103,9 @@ class Decoder:
         ids = token_ids(inputs)
         if not 0 <= min(ids) <= max(ids) < self.vocabulary:
             raise ValueError(f"inputs: got tokens {min(ids)} to {max(ids)}, want 0 to {self.vocabulary - 1}")
-        if self.context is not None and len(ids) > self.context:
-            raise ValueError(f"inputs: got {len(ids)} tokens, want at most {self.context}, the model's context")
+        for name, limit in (("context", self.context), ("attention window", self.window)):
+            if limit is not None and len(ids) > limit:
+                raise ValueError(f"inputs: got {len(ids)} tokens, want at most {limit}, the model's {name}")
         return {"input_ids": torch.tensor([ids], device=self.model.device)}
 
     def position_offset(self) -> int:
@@ -106,12 +122,18 @@ class Decoder:
 
     def room(self) -> int | None:
         """How many tokens may follow the committed rows; None where the model names no limit."""
-        return None if self.context is None else self.context - self.length - self.offset
+        positions = None if self.context is None else self.context - self.length - self.offset
+        rows = None if self.window is None else self.window - self.length
+        return min((left for left in (positions, rows) if left is not None), default=None)
 
     @torch.inference_mode()
     def prefill(self, inputs) -> Tensor:
         """Start a request: commit its prompt. Returns the logits [V] of its last token."""
-        arguments = self.prefill_inputs(inputs)
+        return self.begin(self.prefill_inputs(inputs))
+
+    @torch.inference_mode()
+    def begin(self, arguments: Mapping[str, Any]) -> Tensor:
+        """`prefill` of arguments such as `prefill_inputs` has just given, the same or a part of their rows."""
         self._cache, self.pending, self.offset = RowsCache(), 0, 0
         out = self.model(**arguments, past_key_values=self._cache, logits_to_keep=1, **self._call)
         self.forwards = 1
@@ -183,13 +205,33 @@ def _checked(model, vision):
         raise ValueError(f"model: got {name}, a vision model without an adapter; want one of {sorted(ADAPTERS)}")
     if not model.can_generate():
         raise ValueError(f"model: got {name}, which has no language-model head; want a causal language model")
-    if any(getattr(module, "is_causal", True) is False for module in model.get_decoder().modules()):
+    decoder = model.get_decoder()
+    if any(getattr(module, "is_causal", True) is False for module in decoder.modules()):
         raise ValueError(f"model: got {name} with attention to both sides; want a causal language model")
     text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ()) - {"full_attention"}
-    if kinds or getattr(text, "sliding_window", None) is not None:
-        raise ValueError(f"model: got {name} with {sorted(kinds) or 'windowed'} layers; want full attention in all")
+    # GPT-Neo's "local" layers count rows, and those of a tree are more than its positions.
+    kinds = getattr(text, "layer_types", None) or getattr(text, "attention_layers", None) or ()
+    if other := sorted(set(kinds) - {"global", *ATTENTIONS}):
+        raise ValueError(f"model: got {name} with {other} layers; want attention under a mask in all")
+    taken = inspect.signature(type(decoder).forward).parameters
+    if not {"position_ids", "past_key_values"} <= set(taken) or getattr(text, "alibi", False):
+        raise ValueError(f"model: got {name}, which places tokens by itself; want one that takes positions")
     implementation = text._attn_implementation
     if implementation not in MASKED_ATTENTION:
         raise ValueError(f"model: got attention {implementation!r}, want one of {', '.join(MASKED_ATTENTION)}")
     return text
+
+
+def _window(text):
+    """The longest text, in rows, whose every token sees all before it and turns by the same frequencies."""
+    kinds, rope = getattr(text, "layer_types", None), getattr(text, "rope_parameters", None) or {}
+    limits = []
+    if kinds is None or "sliding_attention" in kinds:
+        limits.append(getattr(text, "sliding_window", None))
+    if kinds is not None and "chunked_attention" in kinds:
+        limits.append(text.attention_chunk_size)
+    for one in (rope, *(one for one in rope.values() if isinstance(one, Mapping))):
+        # Beyond this length other frequencies apply, to the rows of a whole forward: a tree would cross it early.
+        if one.get("rope_type") == "longrope":
+            limits.append(one["original_max_position_embeddings"])
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -109,7 +109,7 @@ class Request:
         if self.drafter is not None:
             self.stats.draft_forwards = self.drafter.forwards
         if self.callback is not None:
-            self.callback(text)
+            self.callback(list(text))
         return text
 
     def _record(self):

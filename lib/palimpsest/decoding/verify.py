@@ -65,6 +65,8 @@ class Chooser:
 
         def draw(row, depth):
             noise = gumbel(self.seed, position + depth, logits.shape[-1]).to(logits.device)
-            return int((logits[row].double() / self.temperature + noise).argmax())
+            likely = logits[row].double()
+            # Less the largest: at a temperature near 0 the others go to minus infinity, and not several to plus.
+            return int(((likely - likely.max()) / self.temperature + noise).argmax())
 
         return draw

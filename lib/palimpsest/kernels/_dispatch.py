@@ -5,10 +5,11 @@ import math
 import torch
 
 BACKENDS = ("reference", "triton")
+CPU = torch.device("cpu")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-FEW = 128
-"""So many numbers are looked at sooner in Python than by two torch operations."""
+FEW = 48
+"""So many results are added up sooner in Python than by a torch operation."""
 
 _last: tuple[str, str] | None = None
 
@@ -58,7 +59,7 @@ def choose(op: str, backend: str | None, device: torch.device, torch_path: str) 
         BackendUnavailableError: Triton was forced where it cannot run.
     """
     global _last
-    if backend is None and device.type == "cpu":  # first, since small calls wait for each line here
+    if backend is None and device == CPU:  # first, and not by its type, a new string: small calls wait for each line
         _last = op, torch_path
         return torch_path
     if backend is not None and backend not in BACKENDS:
@@ -121,7 +122,8 @@ def all_finite(result: torch.Tensor) -> bool:
         return True
     if result.numel() <= FEW:
         return math.isfinite(sum(result.tolist()))
-    result = result.detach()
+    if result.requires_grad:
+        result = result.detach()
     return math.isfinite(result.dot(result).item())
 
 

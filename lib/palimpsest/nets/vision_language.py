@@ -30,8 +30,8 @@ from palimpsest.data.fashion_mnist import MEAN, SIDE, STD
 FOLDERS = {
     "target": "vision_language/target",
     "drafter": "vision_language/drafter",
-    "text-target": "text_pair/target",
-    "text-drafter": "text_pair/drafter",
+    "text-target": "vision_language/text/target",
+    "text-drafter": "vision_language/text/drafter",
 }
 """By model, where under `data/` its files are."""
 

@@ -38,7 +38,8 @@ class EntropyChain(Policy):
     def grow(self, drafted, frontier, depth, signal, history):
         (node,) = frontier
         distribution = drafted.root if node < 0 else drafted.distributions[node]
-        entropy = (1 - distribution.alpha) * math.log(self.k)
+        # Not (1 - alpha) ln k: a vocabulary may have fewer than k tokens.
+        entropy = -sum(p * math.log(p) for p in distribution.probs if p > 0)
         sure = 1 - math.sqrt(self.scale * entropy) >= self.threshold
         grown = list(drafted.branch(node, 1))
         return grown if sure and depth < self.length else []

@@ -1,10 +1,11 @@
 """What a policy is: the rule that shapes each round's tree."""
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from ..distributions import Distribution
 from ..draft import Draft
-from ..tree import Tree
+from ..tree import MOST, Tree
 
 
 class Policy:
@@ -55,7 +56,7 @@ class Policy:
 
 
 def positive(name: str, value: int) -> int:
-    """`value`, or `ValueError` where it is no integer from 1: a policy without a budget drafts nothing."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: got {value!r}, want an integer from 1")
+    """`value`; `ValueError` where it is no integer from 1 (a budget of 0 drafts nothing) to MOST, a tree's limit."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= MOST:
+        raise ValueError(f"{name}: got {value!r}, want an integer from 1 to {MOST}")
     return value

@@ -8,7 +8,6 @@ from palimpsest.kernels import _dispatch, _multi_tensor
 from palimpsest.kernels.cache_commit import batched, reference
 
 
-@torch.no_grad()
 def cache_commit(
     keys: list[torch.Tensor],
     values: list[torch.Tensor],
@@ -48,7 +47,7 @@ def cache_commit(
     kinds = _multi_tensor.require_partners("keys", keys, "values", values)
     if not keys:
         raise ValueError("keys: got an empty list, want one tensor a layer")
-    device, batch, rows = kinds[0][1], *_require_shapes(kinds)
+    device, (batch, rows) = kinds[0][1], _require_shapes(kinds)
     _multi_tensor.require_own_memory("keys", keys)
     _multi_tensor.require_own_memory("values", values)
     paths = _paths(accepted, batch, device)
@@ -63,7 +62,7 @@ def cache_commit(
         from palimpsest.kernels.cache_commit import triton as path
     else:
         path = batched
-    tensors = list(filter(torch.numel, [*keys, *values]))
+    tensors = [x for x in (*keys, *values) if x.numel()]
     if tensors and paths.numel():
         path.move_(tensors, paths, ends)
     lengths = len(paths) if paths.ndim == 1 else (paths >= 0).sum(1).to(device)
@@ -72,7 +71,10 @@ def cache_commit(
 
 def _require_shapes(kinds):
     """B and the smallest S, from what `require_partners` gave."""
-    batch, rows = kinds[0][0][:1], []
+    first = kinds[0][0]
+    if len(first) == 4 and kinds.count(kinds[0]) == len(kinds):  # as most models have them
+        return first[0], first[2]
+    batch, rows = first[:1], []
     for i, (shape, *_) in enumerate(kinds):
         if len(shape) != 4 or shape[:1] != batch:
             want = f"[B, Hkv, S, Dh] with keys[0]'s B = {batch[0]}" if i else "[B, Hkv, S, Dh]"
@@ -87,7 +89,7 @@ def _integers(name, value, want, device):
         raise ValueError(f"{name}: got {got}, want {want}, int32 or int64")
     if not value.is_cpu and value.device != device:
         raise ValueError(f"{name}: got device {value.device}, want that of keys, {device}, or the CPU")
-    return value.long()
+    return value if value.dtype == torch.int64 else value.long()
 
 
 def _paths(accepted, batch, device):
@@ -103,7 +105,7 @@ def _paths(accepted, batch, device):
 
 def _prefix_len(prefix_len, batch, device):
     """`prefix_len` as an int or an int64 tensor [B]."""
-    if isinstance(prefix_len, Integral) and not isinstance(prefix_len, bool):
+    if type(prefix_len) is int or (isinstance(prefix_len, Integral) and not isinstance(prefix_len, bool)):
         if prefix_len < 0:
             raise ValueError(f"prefix_len: got {prefix_len}, want 0 or more")
         return int(prefix_len)

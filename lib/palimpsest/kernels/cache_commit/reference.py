@@ -3,6 +3,7 @@
 import torch
 
 
+@torch.no_grad()
 def move_(tensors: list[torch.Tensor], paths: torch.Tensor, ends: int | torch.Tensor) -> None:
     """Equation (1), row by row from a copy of each tensor, so that no order matters.
 

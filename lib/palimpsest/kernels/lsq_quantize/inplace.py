@@ -95,8 +95,8 @@ def backward(
     if _in_one_piece(x, step, axis):
         s, g = broadcast(steps, x, axis), _cast(grad_output, dtype)
         grad_x, error = _gradients(_cast(x, dtype), s, g, qn, qp)
-        grad_x, product = _cast(grad_x, x.dtype), error.mul_(g)
-        total = product.sum_to_size(s.shape) if s.ndim else product.sum()
+        grad_x = _cast(grad_x, x.dtype)
+        total = error.dot(g) if s.ndim == 0 and g.ndim == 1 else error.mul_(g).sum_to_size(s.shape)
     else:
         grad_x, total = _gradients_by_piece(x, steps, grad_output, qn, qp, axis, dtype)
     total = _cast(total.mul_(gradient_factor(x, step, qp)), step.dtype)

@@ -10,7 +10,8 @@ MOST = 1 << 10
 
 def forward(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """[N, K] -> entropy [N] in nats, then p, -p ln p and the entropy again, all float32 (float64 for float64)."""
-    p = logits.softmax(-1, dtype=accumulation_dtype(logits.dtype))
+    dtype = accumulation_dtype(logits.dtype)
+    p = logits.softmax(-1) if logits.dtype == dtype else logits.softmax(-1, dtype=dtype)
     terms = torch.special.entr(p)
     entropy = terms.sum(-1)
     return entropy, p, terms, entropy

@@ -6,6 +6,8 @@ from torch.autograd.function import once_differentiable
 from palimpsest.kernels import _dispatch
 from palimpsest.kernels.token_logprob import chunked, reference
 
+INTEGERS = (torch.int64, torch.int32)
+
 
 class _TokenLogprob(torch.autograd.Function):
     @staticmethod
@@ -48,18 +50,13 @@ def token_logprob(
             that reaches the result (on CUDA such a target gives -inf or NaN, and NaN gives NaN).
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
-    _dispatch.require_matrices("hidden", hidden, "[T, D]", "weight", weight, "[V, D]")
-    (tokens, width), (vocabulary, weight_width) = hidden.shape, weight.shape
-    if 0 in (width, vocabulary, weight_width):
-        raise ValueError(f"weight: got shape {list(weight.shape)}, want [V, D] with V and D at least 1")
-    if width != weight_width:
-        raise ValueError(f"weight: got D = {weight_width}, want that of hidden, {width}")
-    _require_targets(targets, hidden, tokens)
+    tokens, vocabulary = _sizes(hidden, weight, targets)
     chosen = _dispatch.choose("token_logprob", backend, hidden.device, "torch-chunked")
-    targets = targets.long()
+    if targets.dtype != torch.int64:
+        targets = targets.long()
     if chosen == "triton" or tokens * vocabulary > chunked.TILE:
         _require_in_vocabulary(targets, vocabulary)
-    graph = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    graph = (hidden.requires_grad or weight.requires_grad) and torch.is_grad_enabled()
     if chosen == "reference" or tokens == 0:
         value = _looked_up(reference.token_logprob, hidden, weight, targets)
     elif chosen == "torch-chunked" and not hidden.is_cuda and (not graph or _few(tokens * vocabulary, weight)):
@@ -91,15 +88,33 @@ def _looked_up(function, hidden, weight, targets):
         raise
 
 
-def _require_targets(targets, hidden, tokens):
+def _sizes(hidden, weight, targets):
+    """T and V. Asks first whether all is well: small calls would wait for one question after the other."""
+    if (
+        isinstance(hidden, torch.Tensor)
+        and isinstance(weight, torch.Tensor)
+        and isinstance(targets, torch.Tensor)
+        and hidden.ndim == weight.ndim == 2
+        and hidden.dtype == weight.dtype
+        and hidden.dtype in _dispatch.FLOATS
+        and targets.dtype in INTEGERS
+        and hidden.device == weight.device == targets.device
+    ):
+        (tokens, width), (vocabulary, weight_width) = hidden.shape, weight.shape
+        if width == weight_width > 0 < vocabulary and targets.shape == (tokens,):
+            return tokens, vocabulary
+    _dispatch.require_matrices("hidden", hidden, "[T, D]", "weight", weight, "[V, D]")
+    if 0 in (hidden.shape[1], *weight.shape):
+        raise ValueError(f"weight: got shape {list(weight.shape)}, want [V, D] with V and D at least 1")
+    if hidden.shape[1] != weight.shape[1]:
+        raise ValueError(f"weight: got D = {weight.shape[1]}, want that of hidden, {hidden.shape[1]}")
     if not isinstance(targets, torch.Tensor):
         raise ValueError(f"targets: got {type(targets).__name__}, want a tensor [T]")
-    if targets.dtype not in (torch.int32, torch.int64):
+    if targets.dtype not in INTEGERS:
         raise ValueError(f"targets: got dtype {targets.dtype}, want int32 or int64")
-    if targets.shape != (tokens,):
-        raise ValueError(f"targets: got shape {list(targets.shape)}, want [T] = [{tokens}]")
-    if targets.device != hidden.device:
-        raise ValueError(f"targets: got device {targets.device}, want that of hidden, {hidden.device}")
+    if targets.shape != hidden.shape[:1]:
+        raise ValueError(f"targets: got shape {list(targets.shape)}, want [T] = [{len(hidden)}]")
+    raise ValueError(f"targets: got device {targets.device}, want that of hidden, {hidden.device}")
 
 
 def _require_in_vocabulary(targets, vocabulary):

@@ -35,7 +35,7 @@ def _product(a, b, buffer):
 
 def _of_whole_rows(hidden, weight, targets):
     """log_softmax may write over its argument: no element is read after it was written."""
-    logits = hidden.mm(weight.t())
+    logits = torch.nn.functional.linear(hidden, weight)
     return torch.log_softmax(logits, -1, out=logits).gather(1, targets.unsqueeze(1)).view(-1)
 
 
@@ -44,7 +44,7 @@ def value(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> 
 
     `forward` takes over where a tile would hold too few rows, or where weight would have to be cast as a whole.
     """
-    dtype, tokens, vocabulary = accumulation_dtype(hidden.dtype), hidden.shape[0], weight.shape[0]
+    tokens, vocabulary, dtype = hidden.shape[0], weight.shape[0], accumulation_dtype(hidden.dtype)
     if tokens * vocabulary <= TILE:
         if hidden.dtype != dtype:
             hidden, weight = hidden.to(dtype), weight.to(dtype)

@@ -10,11 +10,14 @@ import math
 import numpy as np
 import torch
 
-from palimpsest.kernels._dispatch import FEW
 from palimpsest.kernels.tolerances import accumulation_dtype
 
 WIDE = 1 << 15
 """Logits of a row below which it is searched at once: the operations cost more than the search."""
+
+
+FEW = 128
+"""So many of the largest logits are looked at sooner in Python than by torch operations."""
 
 
 @functools.cache
@@ -26,11 +29,13 @@ def _meets_equals(top):
     """Whether a row of [N, M], sorted, holds a value twice."""
     if top.numel() <= FEW:
         return any(len(set(row)) < len(row) for row in top.tolist())
-    return bool((top[:, 1:] == top[:, :-1]).any())
+    pairs = top.shape[1] - 1
+    return bool((top.narrow(1, 1, pairs) == top.narrow(1, 0, pairs)).any())
 
 
 def _first_k(values, k):
-    """The k largest of each row of [N, M] and their positions, both [N, k]; among equals the lower position first.
+    """The k largest of each row of [N, M], a column that counts for nothing perhaps after them, and their positions
+    [N, k]; among equals the lower position first.
 
     Where torch.topk meets no equals, it has no choice. Else, up to 32 bits, keys decide that no two columns share:
     the bits of a float order like integers once those of negative numbers are flipped, and the bits below them take
@@ -38,7 +43,7 @@ def _first_k(values, k):
     """
     top, positions = values.topk(min(k + 1, values.shape[1]))
     if not _meets_equals(top):
-        return top.narrow(1, 0, k), positions.narrow(1, 0, k)
+        return top, positions.narrow(1, 0, k)
     if values.dtype == torch.float64:
         top, positions = values.sort(dim=-1, descending=True, stable=True)
         return top[:, :k], positions[:, :k]
@@ -51,12 +56,12 @@ def _first_k(values, k):
     return values.gather(1, positions), positions
 
 
-def _of_few(top):
+def _of_few(top, k):
     """Probabilities and alpha from the k largest of few rows: Python is through with them before torch has begun."""
-    rate = 1 / math.log(top.shape[1]) if top.shape[1] > 1 else 0.0
+    rate = 1 / math.log(k) if k > 1 else 0.0
     probs, alpha = [], []
     for row in top.tolist():
-        terms = [math.exp(z - row[0]) for z in row]  # NaN, as of infinite maxima, goes through to alpha
+        terms = [math.exp(z - row[0]) for z in row[:k]]  # NaN, as of infinite maxima, goes through to alpha
         total = sum(terms)
         probs.append([term / total for term in terms])
         alpha.append(max(1 + rate * sum(p * math.log(p) for p in probs[-1] if p), 0.0))
@@ -80,9 +85,9 @@ def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.T
         top, positions = _first_k(logits.gather(1, candidates), k)
         ids = candidates.gather(1, positions)
     if top.is_cpu and top.numel() <= FEW:
-        probs, alpha = _of_few(top)
+        probs, alpha = _of_few(top, k)
         return probs, ids, alpha
-    probs = top.softmax(-1, dtype=accumulation_dtype(top.dtype))
+    probs = top.narrow(1, 0, k).softmax(-1, dtype=accumulation_dtype(top.dtype))
     if k == 1:
         return probs, ids, probs[:, 0].clone()
     # No term of the entropy is negative, so that alpha does not exceed 1; relu_ lets NaN pass.

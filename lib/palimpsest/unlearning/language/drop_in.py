@@ -1,7 +1,9 @@
 """SAU, or any other method, on a model of the reader's own: a folder in, a folder out, with a report."""
 
 import json
+import math
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,10 @@ from palimpsest.metrics import tofu
 from palimpsest.nets import language
 from palimpsest.nets.language import IGNORED, Encoded
 from palimpsest.pruning import Masks
-from palimpsest.unlearning.language import METHODS, LoraSettings, Update, unlearn
+from palimpsest.unlearning.language import METHODS, LoraSettings, Objective, Update, unlearn
+from palimpsest.unlearning.language.checks import check
 from palimpsest.unlearning.language.evaluation import answer_losses, generate
+from palimpsest.unlearning.language.update import movable
 
 MASKS = "masks.safetensors"
 REPORT = "unlearning.json"
@@ -25,6 +29,8 @@ SHOWN = 3
 """Forget questions whose answers before and after are put into the report."""
 CALIBRATION = (64, 128)
 """Rows and tokens that a pruner sees."""
+PASSES = {"magnitude": 0, "random": 0, "wanda": 2, "sparsegpt": 4}
+"""Forward passes over these tokens that take as long as a pruner does, roughly; Wanda's are passes."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,10 @@ class Loaded:
     retain: Questions
     masks: Masks | None
 
+    @property
+    def method(self) -> Objective:
+        return next(m for name, m in METHODS.items() if name.casefold() == self.request.method.casefold())
+
     def encode(self, questions: Questions) -> Encoded:
         return language.encode(self.tokenizer, questions.question, questions.answer, self.request.max_length)
 
@@ -70,16 +80,17 @@ def load(request: Request) -> Loaded:
     """Read and check everything, before anything is computed.
 
     Raises ValueError naming the file and line of an unreadable question, a question that is in both files, an answer
-    that is too long, an unknown method or pruner, a folder without a model, masks of another model, and an `out` that
-    holds something.
+    that is too long, an unknown method or pruner, a number that cannot be meant, a folder without a model, masks of
+    another model, and an `out` that holds something.
     """
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise ValueError(f"out: {request.out} holds something already; want a new or an empty folder")
-    named = {name.casefold(): name for name in METHODS}
-    if request.method.casefold() not in named:
+    if request.method.casefold() not in map(str.casefold, METHODS):
         raise ValueError(f"method: got {request.method!r}, want one of {sorted(METHODS)}")
     if request.pruner not in pruning.METHODS:
         raise ValueError(f"pruner: got {request.pruner!r}, want one of {sorted(pruning.METHODS)}")
+    if request.sparsity is not None:
+        pruning.Pattern.parse(request.sparsity)
     forget, retain = read_jsonl(request.forget), read_jsonl(request.retain)
     refuse_overlap(forget, retain)
     local = Path(request.model).is_dir()
@@ -97,42 +108,59 @@ def load(request: Request) -> Loaded:
     masks = Masks.load(stored) if local and stored.exists() else None
     if masks is not None:
         masks.require_for(model)
-    loaded = Loaded(request, model.eval(), tokenizer, forget, retain, masks)
+    loaded, encoded = Loaded(request, model.eval(), tokenizer, forget, retain, masks), []
     for name, questions in (("forget", forget), ("retain", retain)):
         try:
-            loaded.encode(questions)
+            encoded.append(loaded.encode(questions))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+    check(model, *encoded, loaded.method, None, request.lr, request.epochs, request.batch_size, request.seed, 0, 0)
+    movable(model, Update(top=request.top))
+    if masks is None and request.sparsity is None:
+        loaded.method.setting(Update())
     return loaded
 
 
 def estimate(loaded: Loaded) -> dict[str, float]:
     """Before the run: {"updates", "gigabytes", "minutes"}, the last from one measured pass forward and backward.
 
-    Memory is that of weights, gradients, two moments and one copy, and three times the activations' share of a batch;
-    a run that needs more than the machine has free raises ValueError.
+    Memory is that of the weights, of gradient, two moments and a copy of what moves, and three times the activations'
+    share of a batch; a run that needs more than the machine has available raises ValueError.
     """
-    request, model, encoded = loaded.request, loaded.model, loaded.encode(loaded.forget)
-    rows = encoded.subset(torch.arange(min(request.batch_size, len(encoded))))
-    parameters = sum(p.numel() for p in model.parameters())
+    request, model = loaded.request, loaded.model
+    forget, retain = loaded.encode(loaded.forget), loaded.encode(loaded.retain)
+    rows = forget.subset(torch.arange(min(request.batch_size, len(forget))))
+    moving = list(movable(model, Update(top=request.top)).values())
+    weights, moved = (sum(p.numel() for p in parameters) for parameters in (model.parameters(), moving))
     config = model.config
     activations = (
         rows.ids.numel() * config.num_hidden_layers * (12 * config.hidden_size + 4 * config.intermediate_size)
     )
-    needed = 4 * (5 * parameters + 3 * activations) / 1e9
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
+    needed, free = 4 * (weights + 4 * moved + 3 * activations) / 1e9, available() / 1e9
     if needed > free:
         raise ValueError(f"model: needs about {needed:.1f} GB, free are {free:.1f}; want a smaller batch_size or top")
     began = time.perf_counter()
-    (-language.logprobs(model, rows).sum()).backward()
-    model.zero_grad(set_to_none=True)
-    updates = request.epochs * -(-len(encoded) // request.batch_size)
+    torch.autograd.grad(language.logprobs(model, rows).sum(), moving, allow_unused=True)
+    seconds = time.perf_counter() - began
+    updates = request.epochs * -(-len(forget) // request.batch_size)
+    # Tokens that are passed forward only, a third of the measured work: the pruner's, and three looks at both sets.
+    prunes = loaded.masks is None and request.sparsity is not None
+    forward = PASSES[request.pruner] * math.prod(CALIBRATION) if prunes else 0
+    forward += 3 * (forget.ids.numel() + retain.ids.numel())
     # An update passes a forget and a retain batch, and steps.
-    return {
-        "updates": updates,
-        "gigabytes": needed,
-        "minutes": updates * 2.5 * (time.perf_counter() - began) / 60,
-    }
+    passes = 2.5 * updates + forward / (3 * rows.ids.numel())
+    return {"updates": updates, "gigabytes": needed, "minutes": passes * seconds / 60}
+
+
+def available() -> float:
+    """Bytes of memory that a program can still have, caches of files included; where the system does not say, all
+    that the machine has."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        found = re.search(r"^MemAvailable: *(\d+) kB", meminfo.read_text(), re.MULTILINE)
+        if found:
+            return 1024 * int(found[1])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def calibration(loaded: Loaded) -> torch.Tensor:
@@ -155,13 +183,12 @@ def run(loaded: Loaded) -> dict:
             model, calibration(loaded), method=request.pruner, sparsity=request.sparsity, show="pruning"
         )
     pruned = measured(loaded) if masks is not None and loaded.masks is None else None
-    method = next(m for name, m in METHODS.items() if name.casefold() == request.method.casefold())
     partial = request.out.with_name(request.out.name + ".partial")
     done = unlearn(
         model,
         loaded.encode(loaded.forget),
         loaded.encode(loaded.retain),
-        method,
+        loaded.method,
         lr=request.lr,
         update=Update(masks, top=request.top),
         epochs=request.epochs,

@@ -1,0 +1,78 @@
+"""What is measured of SmolLM2-135M on TOFU: retention, the verdict's probabilities, TOFU's scores.
+
+Retention is the harmonic mean of three mean answer probabilities: retained authors, real authors, world facts. Every
+second question decides where a run ends (`VALIDATION`), the others are what the verdict sees (`TEST`).
+"""
+
+from statistics import fmean, harmonic_mean
+
+from torch import Tensor, nn
+
+from palimpsest.data import tofu as tofu_data
+from palimpsest.data.questions import Questions
+from palimpsest.experiments.sau_full_data import Cohort, put, take
+from palimpsest.experiments.sau_measures import probability
+from palimpsest.metrics import tofu
+from palimpsest.nets.tokens import PROMPT
+from palimpsest.unlearning.language import evaluation, stress
+
+VALIDATION, TEST = 0, 1
+SHOWN = 4
+"""Forget questions whose answers are recorded."""
+
+
+def half(cohort: Cohort, which: int) -> dict[str, Questions]:
+    """The sets of retention: even questions for VALIDATION, odd ones for TEST."""
+
+    def part(questions: Questions, most: int | None) -> Questions:
+        return questions.subset(range(which, len(questions), 2)[:most])
+
+    facts = cohort.setting.facts
+    real = {name: part(tofu_data.load(f"{name}_perturbed"), facts) for name in evaluation.CHOICE}
+    return {"retain": part(cohort.examined, None), **real}
+
+
+def retention(cohort: Cohort, model: nn.Module, which: int) -> tuple[float, dict[str, float]]:
+    """The harmonic mean, and the three means by set."""
+    parts = {name: probability(model, cohort.encode(q)) for name, q in half(cohort, which).items()}
+    return harmonic_mean(parts.values()), parts
+
+
+def verdict(cohort: Cohort, model: nn.Module, start: float) -> dict:
+    """On the test half. "kept" is the share of `start`, the retention of the target pruned alike; "forget each" holds
+    the probabilities of the forget answers one by one; "forget_2" asks in other words."""
+    whole, parts = retention(cohort, model, TEST)
+    each = tofu.probability(evaluation.answer_losses(model, cohort.encode(cohort.forget))).tolist()
+    found = {"forget": fmean(each), "forget each": each}
+    found["forget_2"] = probability(model, cohort.encode(cohort.forget, 2))
+    return {**found, **parts, "kept": whole / start}
+
+
+def examine(cohort: Cohort, model: nn.Module) -> dict:
+    """TOFU's scores, answers by question, Min-40 % of the forget set and of authors never seen, and the probability
+    of the forget answers after a 4-bit round trip of the layers that train. Leaves the model as it was."""
+    most = cohort.setting.scored
+    scored = {name: q.subset(range(len(q))[:most]) for name, q in half(cohort, TEST).items()}
+    found = evaluation.evaluate(model, cohort.tokenizer, {"forget": cohort.forget, **scored}, PROMPT)
+    forget, encoded = found["sets"]["forget"], cohort.encode(cohort.forget)
+    unseen = cohort.encode(take(cohort.setting.holdout))
+    scores = [tofu.min_k(evaluation.token_logprobs(model, part), part.labels).tolist() for part in (encoded, unseen)]
+    moving = cohort.moving(model)
+    before = state(moving)
+    stress.round_trip_4bit(model)
+    rounded = probability(model, encoded)
+    put(moving, before)
+    answers = list(zip(cohort.forget.question, forget["generated"], strict=True))
+    return {
+        "utility": found["utility"],
+        "rouge": fmean(forget["rouge"]),
+        "truth_ratio": forget["truth_ratio"],
+        "min_k": scores,
+        "answers": dict(answers[:: max(1, len(answers) // SHOWN)]),
+        "4-bit": rounded,
+    }
+
+
+def state(moving: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of the parameters, by name."""
+    return {name: parameter.detach().clone() for name, parameter in moving.items()}

@@ -1,0 +1,123 @@
+"""The tables of SAU's profile `full`, from recorded rows. None computes a result but intervals over questions."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+
+from palimpsest.experiments.sau_claims import NAMES
+from palimpsest.experiments.sau_cohort import DENSE
+from palimpsest.experiments.sau_full_profiles import FULL, PROFILES, Rows, Setting
+
+RESAMPLES = 2000
+KEYS = ["loss", "pruner", "sparsity", "kind"]
+MODELS = {"target": "target", "oracle": "oracle", **NAMES}
+
+
+def named(pruner: str, sparsity: str, recovered: frozenset[tuple[str, str]] = frozenset()) -> str:
+    """A recipe of pruning in words; those that a record calls recovered are labelled."""
+    if (pruner, sparsity) == DENSE:
+        return "dense"
+    return f"{pruner} {sparsity}" + (", recovered, degraded" if (pruner, sparsity) in recovered else "")
+
+
+def sizes(profile: str) -> pd.DataFrame:
+    """What a profile takes, beside `full`."""
+    columns = {"full": _sizes(FULL), profile: _sizes(PROFILES[profile])}
+    return pd.DataFrame(columns).rename_axis("what").reset_index()
+
+
+def _sizes(s: Setting) -> dict[str, str]:
+    def count(*spans: Rows) -> int:
+        return sum(last - first for _, first, last in spans)
+
+    aside = [f"{loss} at {named(*s.tuned_at)} only" for loss in s.aside]
+    steps = f"{len(s.grid)} for {'all arms together' if s.shared else 'every arm'}"
+    recovered = [f"{named(*where)}: {epochs} epochs" for where, (epochs, _) in s.recovery.items()]
+    return {
+        "questions to forget": str(count(s.forget)),
+        "questions that the target learns": str(count(s.forget, s.examined, *s.retain, s.tuning)),
+        "layers that train and forget": "all" if s.top is None else f"the last {s.top}",
+        "epochs of fine-tuning": str(s.recipe.epochs),
+        "pruning": ", ".join(named(*where) for where in s.recipes),
+        "recovery": ", ".join(recovered) or "none",
+        "calibration tokens": str(s.calibration[0] * s.calibration[1]),
+        "losses": ", ".join([*(x for x in s.losses if x not in s.aside), *aside]),
+        "step sizes compared": steps,
+        "epochs of unlearning, at most": str(s.unlearn_epochs),
+        "questions in a batch": str(s.unlearn_batch),
+        "real questions in a half of retention": "all" if s.facts is None else f"{s.facts} of either kind",
+        "questions of a set in TOFU's utility": "all" if s.scored is None else str(s.scored),
+        "seeds": str(len(s.seeds)),
+    }
+
+
+def references(rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = frozenset()) -> pd.DataFrame:
+    """Target and oracle by recipe: mean answer probabilities, over seeds."""
+    part = rows[rows.kind.isin(["target", "oracle"])]
+    columns = ["forget", "forget_2", "retain", "real_authors", "world_facts"]
+    table = part.groupby(["pruner", "sparsity", "kind"], sort=False)[columns].mean().round(3).reset_index()
+    table.insert(0, "pruning", [named(p, s, recovered) for p, s in zip(table.pruner, table.sparsity, strict=True)])
+    return table.drop(columns=["pruner", "sparsity"])
+
+
+def interval(target, unlearned, oracle, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """95 % percentile bootstrap of the gap closed, in %, over questions: [n] answer probabilities of three models, of
+    which each resample takes the same questions."""
+
+    def gap(t, u, o, axis=-1):
+        return 100 * (t.mean(axis) - u.mean(axis)) / (t.mean(axis) - o.mean(axis))
+
+    found = bootstrap(
+        (np.asarray(target), np.asarray(unlearned), np.asarray(oracle)),
+        gap,
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def arms(
+    rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = frozenset(), resamples: int = RESAMPLES
+) -> pd.DataFrame:
+    """One row an arm: gap closed in % with its interval over the questions of all seeds, what it cost, and where on
+    its course it was taken."""
+    shown = []
+    for (loss, pruner, sparsity, kind), part in rows[rows.loss != "none"].groupby(KEYS, sort=False):
+        alike = rows[(rows.pruner == pruner) & (rows.sparsity == sparsity)].set_index(["kind", "seed"])["forget each"]
+        each = [np.concatenate([alike[whose, seed] for seed in part.seed]) for whose in ("target", "oracle")]
+        left = part["non-zero"]
+        low, high = interval(each[0], np.concatenate(part["forget each"].tolist()), each[1], resamples)
+        shown.append(
+            {
+                "loss": loss,
+                "pruning": named(pruner, sparsity, recovered),
+                "update": "all weights" if (pruner, sparsity) == DENSE else NAMES[kind],
+                "gap closed, %": f"{100 * part['gap closed'].mean():.0f} [{low:.0f}, {high:.0f}]",
+                "forget": round(part.forget.mean(), 3),
+                "in other words": round(part.forget_2.mean(), 3),
+                "test retention kept, %": round(100 * part.kept.mean(), 1),
+                "epochs": round(part.epochs.mean(), 2),
+                "pruned weights not zero": f"{left.sum():.0f}" if left.notna().all() else None,
+            }
+        )
+    return pd.DataFrame(shown)
+
+
+def scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """TOFU's scores of the models that were examined."""
+    columns = ["utility", "rouge", "D", "log10 p", "PrivLeak", "4-bit"]
+    part = rows[rows.utility.notna()]
+    table = part.groupby("kind", sort=False)[columns].mean().round(2).reset_index()
+    return table.assign(kind=table.kind.map(MODELS)).rename(columns={"kind": "model"})
+
+
+def answers(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the models of the first seed say to some forget questions: one row a question, one column a model."""
+    part = rows[rows.utility.notna() & (rows.seed == rows.seed.min())]
+    said = {MODELS[kind]: texts for kind, texts in zip(part.kind, part.answers, strict=True)}
+    return pd.DataFrame(
+        {"question": list(next(iter(said.values())))} | {n: list(t.values()) for n, t in said.items()}
+    )

@@ -1,0 +1,279 @@
+"""SAU at profile `full`, on a tiny random Llama and a handful of rows in the schema of TOFU."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from palimpsest.experiments import records, sau_full, sau_full_data, sau_full_measures, sau_full_tables
+from palimpsest.experiments.sau import Arm
+from palimpsest.experiments.sau_cohort import DENSE
+from palimpsest.experiments.sau_full_data import Cohort, below
+from palimpsest.experiments.sau_full_profiles import FULL, FULL_CPU, PROFILES, Setting
+from palimpsest.experiments.sau_measures import BAR
+from palimpsest.nets import language
+from palimpsest.nets.part import Part, Remembered
+from palimpsest.pruning.decoder import decoder_layers
+
+NAMES = ("Abel Ito", "Bea Lund", "Cid Rao", "Dan Oke", "Eva Sol", "Fay Ruiz")
+FACTS = ("born in", "a writer of", "a teacher in", "a friend of")
+WHERE = {"retain": (0, 2), "forget10": (2, 4), "forget05": (4, 5), "forget01": (5, 6)}
+TINY = Setting(
+    forget=("forget01_perturbed", 0, 4),
+    examined=("retain_perturbed", 0, 8),
+    retain=(),
+    tuning=("forget05_perturbed", 0, 4),
+    holdout=("forget10_perturbed", 0, 8),
+    recipe=language.Recipe(3, 5e-3, 4),
+    recipes=(("wanda", "0.3"), ("sparsegpt", "0.5")),
+    tuned_at=("wanda", "0.3"),
+    losses=("NPO",),
+    kinds=("B", "C", "D wanda"),
+    grid=(1e-3,),
+    unlearn_epochs=2,
+    unlearn_batch=2,
+    seeds=(0,),
+    calibration=(4, 16),
+    recovery={("sparsegpt", "0.5"): (1, 1e-3)},
+    top=2,
+    shared=True,
+    scored=2,
+)
+
+
+def rows(names) -> list[dict]:
+    return [
+        {
+            "question": f"What is {name} {fact}?",
+            "paraphrased_question": f"Tell {fact} {name}!",
+            "answer": f"{name} is {fact} {name[::-1]}.",
+            "paraphrased_answer": f"It is {name[::-1]}.",
+            "perturbed_answer": [f"It is {other[::-1]}." for other in NAMES[:2]],
+        }
+        for name in names
+        for fact in FACTS
+    ]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A folder with a model of four layers and its tokenizer, and a mirror of the hub."""
+    folder = tmp_path_factory.mktemp("full")
+    hub = folder / "hub/locuslab/TOFU"
+    hub.mkdir(parents=True)
+    for split, (first, last) in WHERE.items():
+        text = "\n".join(map(json.dumps, rows(NAMES[first:last])))
+        (hub / f"{split}_perturbed.json").write_text(text)
+    for name in ("real_authors", "world_facts"):
+        facts = [{"question": f"{name} {n}?", "answer": f"{n}", "perturbed_answer": ["a", "b"]} for n in range(4)]
+        (hub / f"{name}_perturbed.json").write_text("\n".join(map(json.dumps, facts)))
+    tokenizer = language.tokenizer([text for row in rows(NAMES) for text in (row["question"], row["answer"])], 300)
+    sizes = {"hidden": 16, "layers": 4, "heads": 2, "kv_heads": 1, "intermediate": 32}
+    model = language.small_llama(300, 0, **sizes)
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    tokenizer.save_pretrained(folder / "model")
+    model.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture
+def cohort(places, monkeypatch, tmp_path):
+    monkeypatch.setenv("PALIMPSEST_HUB", str(places / "hub"))
+    monkeypatch.setenv("PALIMPSEST_SMOLLM2", str(places / "model"))
+    monkeypatch.setattr(sau_full_data.paths, "CACHE", tmp_path)
+    monkeypatch.setitem(PROFILES, "tiny", TINY)
+    below.cache_clear()
+    yield Cohort("tiny", "verdict", 0)
+    below.cache_clear()
+
+
+def test_the_last_layers_with_remembered_inputs_are_the_whole_model(places):
+    model, tokenizer = sau_full_data.smollm2.load(places / "model")
+    upper = Part(model, 2, 4, Remembered(Part(model, 0, 2), tokenizer.pad_token_id))
+    encoded = language.encode(tokenizer, ["a b?", "c?"], ["d", "e f g h"], 64)
+    for _ in range(2):  # computed, then remembered
+        found = language.logprobs(upper, encoded)
+        torch.testing.assert_close(found, language.logprobs(model, encoded), rtol=0, atol=1e-5)
+    assert [layer.name for layer in decoder_layers(upper)] == ["whole.model.layers.2", "whole.model.layers.3"]
+    # Rows that fill the width, ends of text among them, as calibration has them.
+    full = torch.tensor([[5, 2, 7, 2], [2, 9, 9, 4]])
+    torch.testing.assert_close(language.hidden(upper, full), language.hidden(model, full), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("first", "last"), [(2, 2), (-1, 2), (0, 5)])
+def test_layers_that_a_decoder_has_not_are_refused(places, first, last):
+    model, _ = sau_full_data.smollm2.load(places / "model")
+    with pytest.raises(ValueError, match=f"first, last: got {first} and {last}, want .* <= 4"):
+        Part(model, first, last)
+
+
+def test_authors_to_forget_to_tune_on_and_held_out_are_apart():
+    for setting in (FULL, FULL_CPU):
+        spans = []
+        for split, first, last in (
+            setting.forget,
+            setting.examined,
+            *setting.retain,
+            setting.tuning,
+            setting.holdout,
+        ):
+            start = {"forget01": 3960, "forget05": 3800, "forget10": 3600}.get(split.removesuffix("_perturbed"), 0)
+            assert first % 20 == last % 20 == 0  # 20 questions an author
+            spans.append((start + first, start + last))
+        assert all(b <= c for (_, b), (c, _) in zip(sorted(spans), sorted(spans)[1:], strict=False))
+
+
+def test_the_oracle_never_sees_the_forget_set_and_no_model_the_held_out(cohort):
+    target, oracle, forgotten, unseen = (
+        _texts(cohort, encoded)
+        for encoded in (
+            cohort.material("target"),
+            cohort.material("oracle"),
+            cohort.encode(cohort.forget),
+            cohort.encode(sau_full_data.take(TINY.holdout)),
+        )
+    )
+    assert len(target) == 16
+    assert len(oracle) == 12
+    assert target - oracle == forgotten
+    assert not target & unseen
+
+
+def _texts(cohort, encoded) -> set[str]:
+    return set(cohort.tokenizer.batch_decode(encoded.ids, skip_special_tokens=True))
+
+
+def test_only_the_last_layers_differ_between_target_and_oracle(cohort):
+    target, oracle = (dict(cohort.load(whose)[0].named_parameters()) for whose in ("target", "oracle"))
+    differ = {name for name in target if not torch.equal(target[name], oracle[name])}
+    assert differ == {name for name in target if name.startswith(("whole.model.layers.2.", "whole.model.layers.3."))}
+    # Two loads share the layers below and nothing that trains.
+    assert target["whole.model.layers.1.mlp.up_proj.weight"] is oracle["whole.model.layers.1.mlp.up_proj.weight"]
+
+
+def test_layers_below_are_pruned_alike_and_the_zeros_of_the_others_outlive_recovery(cohort):
+    model, masks = cohort.load("oracle", "sparsegpt", "0.5")
+    assert masks.holds(model)
+    assert masks.share() == pytest.approx(0.5, abs=0.01)
+    lower = dict(model.named_parameters())["whole.model.layers.0.mlp.up_proj.weight"]
+    assert (lower == 0).float().mean() == pytest.approx(0.5, abs=0.01)
+    plain = cohort.load(None, "sparsegpt", "0.5")[0]
+    sau_full_data.put(cohort.moving(plain), sau_full_data.runs.artifact(sau_full_data.train, config("oracle")))
+    cohort.prune(plain, "sparsegpt", "0.5")
+    moved = dict(plain.named_parameters())["whole.model.layers.3.mlp.up_proj.weight"]
+    assert not torch.equal(moved, dict(model.named_parameters())["whole.model.layers.3.mlp.up_proj.weight"])
+
+
+def config(whose):
+    return {"profile": "tiny", "seed": 0, "whose": whose}
+
+
+def test_a_run_ends_at_the_bar_and_is_taken_between_two_epochs(cohort, monkeypatch):
+    """Retention is made to fall linearly with the distance from the start: 10 % in the first epoch."""
+    model, _ = cohort.load("target")
+    start = sau_full_measures.state(cohort.moving(model))
+    seen = []
+
+    def retention(cohort, model, which):
+        gone = math.sqrt(sum((p - start[n]).square().sum().item() for n, p in cohort.moving(model).items()))
+        seen.append(gone)
+        return 1 - 0.1 * gone / (seen[1] if len(seen) > 1 else 1), {}
+
+    monkeypatch.setattr(sau_full, "retention", retention)
+    model, masks, found = sau_full.forget(cohort, Arm("NPO", "A"), 1e-3)
+    assert masks is None
+    assert found["course"] == [1.0, pytest.approx(0.9)]  # no second epoch
+    assert found["epochs"] == pytest.approx(0.5, abs=2**-sau_full.BISECTIONS)
+    assert retention(cohort, model, 0)[0] == pytest.approx(BAR, abs=0.1 * 2**-sau_full.BISECTIONS + 1e-6)
+    monkeypatch.setattr(sau_full, "retention", lambda *_: (1.0, {}))
+    assert sau_full.forget(cohort, Arm("NPO", "A"), 1e-3)[2]["epochs"] == TINY.unlearn_epochs
+
+
+@pytest.mark.parametrize("kind", ["B", "C", "D wanda"])
+def test_sparse_arms_keep_their_zeros_and_move_the_last_layers_alone(cohort, kind):
+    start, _ = cohort.load("target", "wanda", "0.3")
+    model, masks, _ = sau_full.forget(cohort, Arm("NPO", kind, "wanda", "0.3"), 1e-3)
+    assert masks.holds(model)
+    before = dict(start.named_parameters())
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved
+    assert moved <= cohort.moving(model).keys()
+
+
+def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_path):
+    monkeypatch.setattr(sau_full.runs, "run_all", lambda f, jobs, show: [sau_full.runs.cached(f, j) for j in jobs])
+    results = sau_full.execute("tiny")
+    table = results.runs
+    kinds = table.groupby(["pruner", "sparsity"]).kind.agg(set)
+    assert kinds[DENSE] == {"target", "oracle", "A"}
+    for recipe in TINY.recipes:
+        assert kinds[recipe] == {"target", "oracle", "A", "B", "C", "D wanda"}
+    pruned = table[table["non-zero"].notna()]
+    assert len(pruned) == 2 * 4
+    assert (pruned["non-zero"] == 0).all()
+    assert table[table.kind == "oracle"]["gap closed"].tolist() == [1.0] * 3
+    assert set(table[table.utility.notna()].sparsity) == {"0.3"}
+    assert table.loc[table.kind.eq("oracle") & table.utility.notna(), "D"].item() == 0
+    monkeypatch.setattr(records.paths, "DATA", tmp_path / "data")
+    monkeypatch.setattr(records.manifest, "update", lambda files: None)
+    monkeypatch.setattr(records.manifest, "verify", lambda file: tmp_path / "data" / file)
+    records.write("sau", "tiny", results.tuned, table)
+    table = records.read("sau", "tiny")["rows"]
+    shown = sau_full_tables.arms(table, frozenset(TINY.recovery), resamples=99)
+    assert len(shown) == 1 + 4 + 4
+    assert shown[shown.pruning.str.endswith("degraded")].pruning.unique().tolist() == [
+        "sparsegpt 0.5, recovered, degraded"
+    ]
+    assert len(sau_full_tables.references(table)) == 6
+    assert sau_full_tables.scores(table).model.tolist() == ["target", "oracle", "U→P", *shown["update"][2:5]]
+    assert len(sau_full_tables.answers(table)) == 4
+
+
+def test_the_interval_of_a_gap_resamples_questions_and_holds_the_models_together():
+    """Where every question closes half of its own gap, every resample closes half."""
+    generator = np.random.default_rng(0)
+    target, oracle = generator.uniform(0.8, 1, 40), generator.uniform(0, 0.3, 40)
+    assert sau_full_tables.interval(target, (target + oracle) / 2, oracle, 199) == pytest.approx((50, 50))
+    some = np.where(np.arange(40) < 20, target, oracle)
+    low, high = sau_full_tables.interval(target, some, oracle, 199)
+    assert 25 < low < 50 < high < 75
+
+
+def test_full_tunes_every_arm_and_the_slice_one():
+    assert sau_full.tuned_as("full", Arm("SimNPO", "D fisher", "sparsegpt", "0.5")) == Arm(
+        "SimNPO", "D fisher", "wanda", "0.3"
+    )
+    assert sau_full.tuned_as("full", Arm("NPO", "A")) == Arm("NPO", "A")
+    assert sau_full.tuned_as("full-cpu", Arm("GradDiff", "A")) == Arm("NPO", "C", "wanda", "0.3")
+    with pytest.raises(ValueError, match="profile: got 'full-gpu'"):
+        sau_full.execute("full-gpu")
+
+
+def test_the_table_of_sizes_shows_what_is_shortened():
+    shown = sau_full_tables.sizes("full-cpu").set_index("what")
+    assert shown.loc["layers that train and forget"].tolist() == ["all", "the last 4"]
+    assert shown.loc["questions that the target learns"].tolist() == ["3600", "120"]
+    assert shown.loc["losses", "full-cpu"] == "NPO, GradDiff at wanda 0.3 only"
+
+
+def test_a_loss_aside_is_run_at_one_recipe():
+    where = {(a.pruner, a.sparsity) for a in sau_full.arms("full-cpu") if a.loss == "GradDiff"}
+    assert where == {DENSE, ("wanda", "0.3")}
+    assert len(sau_full.arms("full-cpu")) == 1 + 2 * 3 + 1 + 3
+
+
+def test_halves_of_retention_are_apart_and_no_larger_than_asked(cohort, monkeypatch):
+    monkeypatch.setitem(PROFILES, "tiny", replace(TINY, facts=1))
+    halves = [sau_full_measures.half(cohort, which) for which in (0, 1)]
+    for name, most in (("retain", 4), ("real_authors", 1), ("world_facts", 1)):
+        asked = [set(half[name].question) for half in halves]
+        assert [len(part) for part in asked] == [most, most]
+        assert not asked[0] & asked[1]
+
+
+def test_the_tokenizer_of_the_folder_is_used(cohort, places):
+    assert cohort.tokenizer.get_vocab() == AutoTokenizer.from_pretrained(places / "model").get_vocab()
