@@ -117,6 +117,8 @@ def test_prompt_lookup_takes_the_longest_match_then_counts_then_the_latest():
     drafter.expand(drafted, [0])
     assert list(drafted.distributions[0].tokens) == [7, 8]  # after 2 4, both once
     assert drafter.start([40]) == UNKNOWN
+    drafter.prefill([2, 4, 2, 7, 2, 7, 2, 4], 10)
+    assert list(drafter.start([9, 2]).tokens) == [4, 7]  # twice each: 4 was the last to come
     with pytest.raises(ValueError, match="ngram: got 0"):
         PromptLookup(0)
 

@@ -179,8 +179,7 @@ def bench(speeds, tree=0.02):
                 "tree": tree / speed,
                 "verify": 0.5,
                 "draft": 0.3,
-                "commit": 0.1,
-                "other": 0.1,
+                "rest": 0.2,
                 "target forwards": 22,
             }
             for arm, speed in speeds.items()

@@ -229,7 +229,9 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
         "sparsegpt 0.5, recovered, degraded"
     ]
     assert len(sau_full_tables.references(table)) == 6
-    assert sau_full_tables.scores(table).model.tolist() == ["target", "oracle", "U→P", *shown["update"][2:5]]
+    assert sau_full_tables.scores(table).model.tolist() == [
+        *("target", "oracle", "U→P", "P→U, all weights", "P→U, masked", "SAU")
+    ]
     assert len(sau_full_tables.answers(table)) == 4
 
 

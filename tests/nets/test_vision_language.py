@@ -244,12 +244,12 @@ def test_the_target_names_garments_and_the_drafter_follows(processor, test_split
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "drafter", "folder"), PAIRS)
 def test_the_shipped_quality_is_what_the_models_do(target, drafter, folder, processor, test_split, loaded):
-    count = 100
+    count = 30
     got = pair_quality.quality(loaded[target], loaded[drafter], processor, test_split.subset(torch.arange(count)))
     stored = shipped(folder)
     for key in ("class named", "class in descriptions"):
         p = stored[key]
-        # 100 of the 1,000 pictures: four binomial standard deviations, and one picture for p at the edge.
+        # 30 of the 1,000 pictures: four binomial standard deviations, and one picture for p at the edge.
         assert abs(got[key] - p) <= 4 * math.sqrt(p * (1 - p) / count) + 1 / count, key
     for key in ("levels right", "drafter agrees"):
         # Hundreds of tokens or levels, but those of one picture hang together: as if one draw a picture.

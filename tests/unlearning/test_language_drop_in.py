@@ -167,6 +167,15 @@ def test_the_estimate_counts_the_pruner_and_only_what_moves(folder, files, tmp_p
     whole, top = estimated(), estimated(top=1)
     assert whole["updates"] == 5
     assert top["gigabytes"] < whole["gigabytes"]
-    # 64 rows of 128 tokens twice, against two questions to forget.
-    assert whole["minutes"] > 4 * estimated(pruner="magnitude")["minutes"]
+    # 64 rows of 128 tokens twice, against eight questions an update.
+    assert whole["minutes"] > 2 * estimated(pruner="magnitude")["minutes"]
     assert top["minutes"] == whole["minutes"]
+
+
+@pytest.mark.parametrize(("batch_size", "rows"), [(1, 2), (5, 5)])
+def test_few_questions_fill_a_batch_so_that_as_many_others_are_kept(folder, files, tmp_path, batch_size, rows):
+    loaded = drop_in.load(drop_in.Request(str(folder), *files, tmp_path / "out", batch_size=batch_size))
+    assert len(loaded.updated()) == rows
+    assert {tuple(row) for row in loaded.updated().ids.tolist()} == {
+        tuple(row) for row in loaded.encode(loaded.forget).ids.tolist()
+    }

@@ -160,9 +160,7 @@ def pruning(results: Results) -> Judgement:
 def overhead(bench: pd.DataFrame) -> Judgement:
     rows = bench[bench.arm == "sage"].set_index("seed")
     share = estimate(100 * rows.tree / rows.decode)
-    rest = ", ".join(
-        f"{s} {100 * (rows[s] / rows.decode).mean():.1f} %" for s in ("verify", "draft", "commit", "other")
-    )
+    rest = ", ".join(f"{s} {100 * (rows[s] / rows.decode).mean():.1f} %" for s in ("verify", "draft", "rest"))
     each = 1e6 * (rows.tree / (rows["target forwards"] - rows.requests)).mean()
     why = f"The rest of the decode time: {rest}. Building and masking the tree takes {each:.0f} microseconds a round."
     return Judgement("sage-overhead", share, verdict(share.high < 1, share.high < 5), why)

@@ -62,7 +62,8 @@ def timed(
     pair: Sequence[Decoder], asked: list[dict], arms: dict[str, sage.Arm], seed: int, most: int, repeats: int
 ) -> pd.DataFrame:
     """Seconds that target and drafter take for these requests, one row an arm or peer: the sum over requests of the
-    median over `repeats`, stage by stage; all take turns. "decode" is what remains without the prefills."""
+    median over `repeats`, stage by stage; all take turns. "decode" is what remains without the prefills, and "rest"
+    what then remains without verifying, drafting and the tree: moving rows of the caches, and bookkeeping."""
     found: dict[str, list[dict]] = {name: [] for name in (*arms, *PEERS)}
     for one in asked:
         taken: dict[str, list[dict]] = {name: [] for name in found}
@@ -72,12 +73,13 @@ def timed(
                 parts.append(_ours(pair, arms[name], one, seed, most) if ours else _peer(pair, name, one, most))
         for name, parts in taken.items():
             found[name].append({key: statistics.median(part[key] for part in parts) for key in parts[0]})
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [
             {"seed": seed, "arm": name, "requests": len(asked), **pd.DataFrame(parts).sum().to_dict()}
             for name, parts in found.items()
         ]
     )
+    return table.assign(rest=table.decode - table.verify - table.draft - table.tree)
 
 
 def _now(decoder):
@@ -98,9 +100,10 @@ def _ours(pair, arm, one, seed, most):
         seed=seed,
     )
     stats, times = out.stats, out.stats.times
+    stages = {name: times[name] for name in ("prefill_target", "prefill_draft", "verify", "draft", "tree")}
     prefill = times["prefill_target"] + times["prefill_draft"]
     counts = {"target forwards": stats.target_forwards, "draft forwards": stats.draft_forwards}
-    return {"tokens": len(out.tokens), "decode": sum(times.values()) - prefill, **times, **counts}
+    return {"tokens": len(out.tokens), "decode": sum(times.values()) - prefill, **stages, **counts}
 
 
 def _peer(pair, name, one, most):

@@ -14,7 +14,7 @@ from palimpsest.figures import COLOURS
 from palimpsest.metrics.statistics import estimate, paired
 
 SHORT = {"chain": "chain", "specvlm": "SpecVLM", "static": "static", "eagle2": "EAGLE-2", "opt_tree": "OPT-Tree"}
-STAGES = {"verify": COLOURS[0], "draft": COLOURS[1], "tree": COLOURS[3], "commit": COLOURS[2], "other": COLOURS[7]}
+STAGES = {"verify": COLOURS[0], "draft": COLOURS[1], "tree": COLOURS[3], "rest": COLOURS[7]}
 
 
 def lemma(results: Results, count: int = 3000) -> Figure:

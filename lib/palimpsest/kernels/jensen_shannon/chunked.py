@@ -35,7 +35,8 @@ def _probabilities(logits, dim):
     """[R, D] -> softmax in the accumulation dtype, laid out by `dim`."""
     if dim == 0:
         logits = logits.t().contiguous()
-    return logits.softmax(dim, dtype=accumulation_dtype(logits.dtype))
+    dtype = accumulation_dtype(logits.dtype)
+    return logits.softmax(dim) if logits.dtype == dtype else logits.softmax(dim, dtype=dtype)
 
 
 def _pairs(p: torch.Tensor, q: torch.Tensor, dim: int) -> torch.Tensor:
@@ -84,20 +85,21 @@ def forward(p_logits: torch.Tensor, q_logits: torch.Tensor) -> tuple[torch.Tenso
 
     None of N, C, D is 0. Kept are the probabilities, where all pairs fit one tile.
     """
-    if len(p_logits) < len(q_logits):
+    rows, others = p_logits.shape[0], q_logits.shape[0]
+    if rows < others:
         by_q, *kept = forward(q_logits, p_logits)
         return by_q.t().contiguous(), *kept
     dim, n_step, c_step = _layout(p_logits, q_logits)
     q = _probabilities(q_logits, dim)
-    if n_step == len(p_logits) and c_step == len(q_logits):
+    if n_step == rows and c_step == others:
         p = _probabilities(p_logits, dim)
         return _pairs(p, q, dim).contiguous(), p, q
-    out = torch.empty(len(p_logits), len(q_logits), dtype=q.dtype, device=q.device)
-    for i in range(0, len(p_logits), n_step):
+    out = torch.empty(rows, others, dtype=q.dtype, device=q.device)
+    for i in range(0, rows, n_step):
         n = slice(i, i + n_step)
         p = _probabilities(p_logits[n], dim)
-        for others, tile in zip(q.split(c_step, dim + 1), out[n].split(c_step, 1), strict=True):
-            tile.copy_(_pairs(p, others, dim))
+        for part, tile in zip(q.split(c_step, dim + 1), out[n].split(c_step, 1), strict=True):
+            tile.copy_(_pairs(p, part, dim))
     return (out,)
 
 

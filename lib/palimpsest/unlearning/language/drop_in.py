@@ -72,6 +72,12 @@ class Loaded:
     def method(self) -> Objective:
         return next(m for name, m in METHODS.items() if name.casefold() == self.request.method.casefold())
 
+    def updated(self) -> Encoded:
+        """The forget sequences; where they are fewer than a batch, again and again until they fill one, because an
+        update takes as many retain sequences as forget ones, and a few protect little."""
+        encoded = self.encode(self.forget)
+        return encoded.subset(torch.arange(max(len(encoded), self.request.batch_size)) % len(encoded))
+
     def encode(self, questions: Questions) -> Encoded:
         return language.encode(self.tokenizer, questions.question, questions.answer, self.request.max_length)
 
@@ -128,8 +134,8 @@ def estimate(loaded: Loaded) -> dict[str, float]:
     share of a batch; a run that needs more than the machine has available raises ValueError.
     """
     request, model = loaded.request, loaded.model
-    forget, retain = loaded.encode(loaded.forget), loaded.encode(loaded.retain)
-    rows = forget.subset(torch.arange(min(request.batch_size, len(forget))))
+    forget, retain = loaded.updated(), loaded.encode(loaded.retain)
+    rows = forget.subset(torch.arange(request.batch_size))
     moving = list(movable(model, Update(top=request.top)).values())
     weights, moved = (sum(p.numel() for p in parameters) for parameters in (model.parameters(), moving))
     config = model.config
@@ -186,7 +192,7 @@ def run(loaded: Loaded) -> dict:
     partial = request.out.with_name(request.out.name + ".partial")
     done = unlearn(
         model,
-        loaded.encode(loaded.forget),
+        loaded.updated(),
         loaded.encode(loaded.retain),
         loaded.method,
         lr=request.lr,
