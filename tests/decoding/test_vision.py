@@ -41,6 +41,17 @@ def test_adapters_are_chosen_by_class(models):
         assert type(adapt(models[family, torch.float32])) is kinds[family]
 
 
+def test_a_class_that_would_not_see_the_features_is_refused(models):
+    seeing = models["llava_onevision", torch.float32]
+
+    class Older(type(seeing)):
+        def forward(self, input_ids=None, **kwargs):
+            return super().forward(input_ids, **kwargs)
+
+    with pytest.raises(ValueError, match="got Older that takes no mm_encoder_outputs"):
+        adapt(Older(seeing.config).eval())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tree", [SPECVLM, random_tree(30, 1)])
 def test_tree_logits_are_path_logits(tree, family, models):

@@ -1,5 +1,6 @@
 """Decoders for transformers' vision-language classes: pictures enter with the prompt, then tokens only."""
 
+import inspect
 from collections.abc import Mapping
 from itertools import groupby
 
@@ -16,13 +17,23 @@ class VisionDecoder(Decoder):
     The vision tower runs once, before the prefill's forward. Its features are counted against the prompt's image
     tokens and given to the model in the place of the pixels, as transformers' own `generate` does it.
 
-    `prefill` raises `ValueError` where image tokens and features are not as many (the message has both numbers), for
+    Raises `ValueError` for a class of an older transformers, which would not see the features (5.17 does not).
+    `prefill` raises it where image tokens and features are not as many (the message has both numbers), for
     pixels without their sizes, for image tokens without pixels, and for video tokens: videos are not taken.
     """
 
     picture_keys: tuple[str, ...]
     """Keys of `inputs` that go to the model's `get_image_features`; the first two are always needed, the pixels and
     their sizes."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        if "mm_encoder_outputs" not in inspect.signature(type(model).forward).parameters:
+            # An older version would drop the features without a word, and the picture with them.
+            name = type(model).__name__
+            raise ValueError(
+                f"model: got {name} that takes no mm_encoder_outputs, want transformers as new as 5.23"
+            )
 
     def prefill_inputs(self, inputs):
         """As `Decoder.prefill_inputs`, with "position_ids" [1, T] or [3, 1, T], and the pictures' features."""
