@@ -31,9 +31,7 @@ class VisionDecoder(Decoder):
         if "mm_encoder_outputs" not in inspect.signature(type(model).forward).parameters:
             # An older version would drop the features without a word, and the picture with them.
             name = type(model).__name__
-            raise ValueError(
-                f"model: got {name} that takes no mm_encoder_outputs, want transformers as new as 5.23"
-            )
+            raise ValueError(f"model: got {name} that takes no mm_encoder_outputs, want transformers as new as 5.23")
 
     def prefill_inputs(self, inputs):
         """As `Decoder.prefill_inputs`, with "position_ids" [1, T] or [3, 1, T], and the pictures' features."""

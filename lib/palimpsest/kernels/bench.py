@@ -49,8 +49,8 @@ SECONDS_A_PEER = 1.0
 """Rounds are added until every peer has run this long, within ROUNDS."""
 ROUNDS = (5, 25)
 SAMPLE_MS = 2.0
-"""A sample repeats short calls until it lasts this long, far above the clock's step, and long enough that a first call
-that finds the caches full of another peer's counts for little."""
+"""A sample repeats short calls until it lasts this long, far above the clock's step, and long enough that a first
+call, which finds the caches full of another peer's, counts for little."""
 WARM_UPS = 5
 """Calls out of which the quickest tells how often a sample repeats. A first call may take ten times as long."""
 COPY_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
@@ -170,8 +170,8 @@ def _prepare(function, inputs, direction):
 
 
 def _interleave(calls, device):
-    """{peer: milliseconds of each sample}; peers take turns, so that a slow spell meets them all, in an order drawn anew
-    for each round, so that none always comes after the one that leaves the caches worst."""
+    """{peer: milliseconds of each sample}; peers take turns, so that a slow spell meets them all, in an order drawn
+    anew for each round, so that none always comes after the one that leaves the caches worst."""
     once = {peer: min(t for _ in range(WARM_UPS) for t in _sample(call, 1, device)) for peer, call in calls.items()}
     repeats = {peer: max(1, math.ceil(SAMPLE_MS / once[peer])) for peer in calls}
     longest = max(once[peer] * repeats[peer] for peer in calls)
