@@ -49,12 +49,14 @@ if not torch.cuda.is_available():
     )
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # bars are text here
+warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")
 
 from itertools import chain
 
 import numpy as np
 import pandas as pd
 from scipy.stats import chisquare
+from transformers.utils import logging
 
 from palimpsest import decoding, figures, kernels, ledger, paths, runs
 from palimpsest.decoding.distributions import Distribution
@@ -73,6 +75,7 @@ from palimpsest.experiments import sage_figures as draw
 from palimpsest.experiments.profiles import choose
 from palimpsest.metrics.statistics import estimate
 
+logging.disable_progress_bar()  # of loading weights: its seconds differ from run to run
 setting = choose(profile, sage_requests.PROFILES)
 torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
 figures.style()
@@ -233,7 +236,7 @@ query = torch.randn(1, 4, count, 16, generator=generator)
 key, value = (
     torch.randn(1, 2, prefix + count, 16, generator=generator) for _ in range(2)
 )
-ancestors = torch.as_tensor(tree.ancestors)
+ancestors = torch.tensor(tree.ancestors)
 
 seen = torch.cat([torch.ones(count, prefix, dtype=torch.bool), ancestors], 1)
 wide_key, wide_value = (x.double().repeat_interleave(2, 1) for x in (key, value))

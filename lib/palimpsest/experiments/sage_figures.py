@@ -106,8 +106,12 @@ def budgets(results: Results) -> Figure:
                 markersize=11 if marker == "*" else 6,
             )
             text = {"sage": "SAGE", "sage, tuned": "SAGE, tuned"}.get(arm, SHORT.get(name, name))
-            axis.annotate(text, (nodes, e.mean), xytext=(7, 4), textcoords="offset points", fontsize=8)
+            # Where many stand at one size, the colour names them.
+            if name not in colours or name == "chain":
+                axis.annotate(text, (nodes, e.mean), xytext=(7, -11), textcoords="offset points", fontsize=8)
         axis.plot([], [], marker, color="0.4", label=label)
+    for name in ("static", "eagle2", "opt_tree"):
+        axis.plot([], [], "_", color=colours[name], markersize=10, markeredgewidth=3, label=SHORT[name])
     axis.set(xlabel="drafted nodes that the target verifies, a round", ylabel="accepted drafts a round τ")
     axis.margins(x=0.12)
     axis.legend(fontsize="small", loc="lower right")
@@ -139,7 +143,7 @@ def by_length(results: Results) -> Figure:
     axis.set_xscale("log", base=2)
     axis.set_xticks(measures.LENGTHS, measures.LENGTHS)
     axis.set(xlabel="tokens generated", ylabel="SAGE's accepted length, gain in %")
-    axis.legend(fontsize="small", title="over")
+    axis.legend(fontsize="small", title="over", loc="center right")
     return figure
 
 
