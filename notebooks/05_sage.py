@@ -16,7 +16,7 @@
 # | what could be read | the whole paper; no code is released. What a sentence leaves open is an option of `decoding.policies["sage"]`, and each option is run here |
 # | data here | Fashion-MNIST, a shipped subset, described in long texts |
 # | models here | a LLaVA-OneVision-class target of 16 layers and a drafter of 2, and a Llama-class pair without pictures, trained by `palimpsest.data.build_pair` and shipped |
-# | profile | `ci`: about 6 minutes on 2 CPU cores, about 2 GB of memory, no GPU |
+# | profile | `ci`: about 8 minutes on 2 CPU cores, about 2 GB of memory, no GPU |
 #
 # **In one paragraph.** A small *drafter* guesses the next tokens as a tree of alternatives; the large *target* reads the whole
 # tree in one forward pass and keeps the path that it would have said itself. SAGE shapes the tree by the entropy of the last
@@ -617,7 +617,7 @@ whole = {
 }
 print(
     "chances that sum to one, q1 to best width:",
-    {round(q[0], 2): best_width(q) for q in whole.values()},
+    {f"{q[0]:.2f}": best_width(q) for q in whole.values()},
 )
 
 # %% [markdown]
