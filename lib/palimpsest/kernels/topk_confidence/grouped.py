@@ -4,28 +4,33 @@ So one pass takes the maxima of the groups, and only k groups are searched. Of e
 wanted, which torch.topk does not promise.
 """
 
+import functools
 import math
 
 import numpy as np
 import torch
 
 from palimpsest.kernels.tolerances import accumulation_dtype
-from palimpsest.kernels.topk_confidence import reference
 
 WIDE = 1 << 15
 """Logits of a row below which it is searched at once: the operations cost more than the search."""
 
+
 FEW = 128
 """So many of the largest logits are looked at sooner in Python than by torch operations."""
+
+
+@functools.cache
+def _one():
+    return torch.ones(())  # torch is slower to take a Python number
 
 
 def _meets_equals(top):
     """Whether a row of [N, M], sorted, holds a value twice."""
     if top.numel() <= FEW:
         return any(len(set(row)) < len(row) for row in top.tolist())
-    if top.is_cpu and top.dtype != torch.bfloat16:  # numpy, which has no bfloat16, is through with it sooner
-        top = top.numpy()
-    return bool((top[:, 1:] == top[:, :-1]).any())
+    pairs = top.shape[1] - 1
+    return bool((top.narrow(1, 1, pairs) == top.narrow(1, 0, pairs)).any())
 
 
 def _first_k(values, k):
@@ -64,21 +69,6 @@ def _of_few(top, k):
     return torch.from_numpy(np.array(probs, dtype)), torch.from_numpy(np.array(alpha, dtype))
 
 
-def _of_many(top, k):
-    """As reference.confidence of the first k columns, by numpy, whose calls take less time than torch's."""
-    top = top.to(accumulation_dtype(top.dtype)).numpy()[:, :k]
-    with np.errstate(invalid="ignore"):  # infinite maxima give NaN, which goes through to alpha
-        gap = np.minimum(top[:, :1] - top, reference.FAR)
-    terms = np.exp(-gap)
-    total = terms.sum(1, keepdims=True)
-    probs = terms / total
-    if k == 1:
-        return torch.from_numpy(probs), torch.from_numpy(probs[:, 0].copy())
-    entropy = np.log(total[:, 0]) + (probs * gap).sum(1)
-    alpha = np.minimum(np.maximum(1 - entropy / math.log(k), 0), 1)
-    return torch.from_numpy(probs), torch.from_numpy(alpha)
-
-
 def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """[N, V] -> probs [N, k], ids [N, k], alpha [N]. N is not 0."""
     rows, width = logits.shape
@@ -94,8 +84,11 @@ def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.T
         candidates = torch.cat(((best[:, :, None] * size + within).flatten(1), rest), 1)
         top, positions = _first_k(logits.gather(1, candidates), k)
         ids = candidates.gather(1, positions)
-    if top.is_cpu:
-        probs, alpha = (_of_few if top.numel() <= FEW else _of_many)(top, k)
-    else:
-        probs, alpha = reference.confidence(top.narrow(1, 0, k).to(accumulation_dtype(top.dtype)))
-    return probs, ids, alpha
+    if top.is_cpu and top.numel() <= FEW:
+        probs, alpha = _of_few(top, k)
+        return probs, ids, alpha
+    probs = top.narrow(1, 0, k).softmax(-1, dtype=accumulation_dtype(top.dtype))
+    if k == 1:
+        return probs, ids, probs[:, 0].clone()
+    # No term of the entropy is negative, so that alpha does not exceed 1; relu_ lets NaN pass.
+    return probs, ids, torch.sub(_one(), torch.special.entr(probs).sum(-1), alpha=1 / math.log(k)).relu_()
