@@ -224,6 +224,15 @@ def test_pairs_times_columns_are_never_held(backend, generator, largest_tensor, 
     assert largest.nbytes == 512 * 16 * 256 * 4, "the recorder must see what the definition holds"
 
 
+def test_a_tile_may_have_all_rows_of_one_side_alone(generator, largest_tensor, monkeypatch):
+    monkeypatch.setattr(chunked, "TILE", 1 << 12)
+    p, q = make_logits((16, 64), torch.float32, generator), make_logits((16, 64), torch.float32, generator)
+    tile = chunked.TILE * torch.get_num_threads() * 4
+    with largest_tensor() as largest:
+        kernels.jensen_shannon(p, q)
+    assert largest.nbytes <= max(tile, p.nbytes) < 16 * 16 * 64 * 4
+
+
 def test_rows_past_the_end_are_not_read(rows_not_to_be_read, generator):
     p = rows_not_to_be_read(make_logits((16, 21), torch.float32, generator), 5)
     q = rows_not_to_be_read(make_logits((8, 21), torch.float32, generator), 3)
