@@ -31,9 +31,7 @@ def exactness(profile: str, seed: int, family: str, policy: str, temperature: fl
         plain = decoding.generate(target, None, one, policy="autoregressive", **options)
         tokens = plain.tokens
         if temperature == 0:
-            mask = torch.ones_like(one["input_ids"])
-            out = target.model.generate(**one, attention_mask=mask, do_sample=False, max_new_tokens=most)
-            tokens = out[0, one["input_ids"].shape[1] :].tolist()
+            tokens = sage_requests.greedy(target.model, one, most)
         tree = decoding.generate(target, decoding.ModelDrafter(drafter), one, policy=policy, **options)
         rows.append(
             {

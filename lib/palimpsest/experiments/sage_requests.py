@@ -58,6 +58,7 @@ def inputs(profile: str, group: str, seed: int, pair: str) -> list[dict[str, tor
     return found
 
 
+@cache  # every arm asks about the same ones, and the test split takes a while to read
 def pictures(group: str, seed: int, count: int) -> Split:
     """The `count` pictures of the test split that a seed draws; `group` as in `inputs`."""
     test = fashion_mnist.load().test
