@@ -17,24 +17,18 @@ from palimpsest.kernels import bench as kernel_bench
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
-def _sau(profile: str):
-    from palimpsest.experiments import sau, sau_full  # bring transformers along, which takes seconds
-
-    return (sau_full if profile.startswith("full") else sau).execute(profile)
-
-
-def _sage(profile: str):
-    from palimpsest.experiments import sage, sage_full  # likewise
-
-    return (sage_full if profile.startswith("full") else sage).execute(profile)
+def _language(profile: str, chapter: str):
+    """`execute` of a chapter on language models; imported here, since transformers takes seconds to come along."""
+    size = "_full" if profile.startswith("full") else ""
+    return importlib.import_module(f"palimpsest.experiments.{chapter}{size}").execute(profile)
 
 
 EXPERIMENTS = {
-    "sau": _sau,
+    "sau": partial(_language, chapter="sau"),
     "jscds": jscds.run,
     "oeu": partial(unlearning.execute, chapter="oeu"),
     "qmul": partial(unlearning.execute, chapter="qmul"),
-    "sage": _sage,
+    "sage": partial(_language, chapter="sage"),
 }
 
 
