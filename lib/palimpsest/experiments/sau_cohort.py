@@ -9,6 +9,7 @@ Step sizes are tuned on a seed of its own and on authors that no verdict seed fo
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -108,10 +109,7 @@ class Cohort:
         """Rows of tokens [calibration, width] from what a model was trained on, one answer after another."""
         material = self.material(whose)
         order = torch.randperm(len(material), generator=torch.Generator().manual_seed(self.seed))
-        ends = material.labels.ne(language.IGNORED).int().cumsum(1).argmax(1) + 2
-        stream = torch.cat([material.ids[row, : ends[row]] for row in order.tolist()])
-        wanted = self.setting.calibration * self.setting.width
-        return stream.repeat(math.ceil(wanted / len(stream)))[:wanted].view(-1, self.setting.width)
+        return packed(material.subset(order), self.setting.calibration, self.setting.width)
 
     def untrained(self) -> nn.Module:
         s = self.setting
@@ -130,9 +128,23 @@ class Cohort:
 
 def prune(model: nn.Module, cohort: Cohort, whose: str, pruner: str, sparsity: str) -> Masks:
     """Prune in place by the recipe that every model of the experiment gets."""
+    return prune_by(model, lambda: cohort.calibration(whose), pruner, sparsity)
+
+
+def prune_by(
+    model: nn.Module, calibration: Callable[[], Tensor], pruner: str, sparsity: str, show: str | None = None
+) -> Masks:
+    """Prune in place by a recipe as the experiments name it; magnitude does not ask for the calibration."""
     share = sparsity if ":" in sparsity else float(sparsity)
-    calibration = None if pruner == "magnitude" else cohort.calibration(whose)
-    return pruning.prune(model, calibration, method=pruner, sparsity=share)
+    ids = None if pruner == "magnitude" else calibration()
+    return pruning.prune(model, ids, method=pruner, sparsity=share, show=show)
+
+
+def packed(encoded: Encoded, rows: int, width: int) -> Tensor:
+    """Full rows of tokens [rows, width]: one sequence after another without its padding, and again from the start."""
+    ends = encoded.labels.ne(language.IGNORED).int().cumsum(1).argmax(1) + 2
+    stream = torch.cat([ids[:end] for ids, end in zip(encoded.ids, ends.tolist(), strict=True)])
+    return stream.repeat(math.ceil(rows * width / len(stream)))[: rows * width].view(rows, width)
 
 
 def train(profile: str, group: str, seed: int, whose: str) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ have learnt, and their outputs are computed once a sequence (`nets.part`).
 
 import copy
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from palimpsest import paths, pruning, runs
+from palimpsest import paths, runs
 from palimpsest.data import tofu
 from palimpsest.data.questions import Questions
 from palimpsest.experiments.profiles import choose
-from palimpsest.experiments.sau_cohort import DENSE
+from palimpsest.experiments.sau_cohort import DENSE, packed, prune_by
 from palimpsest.experiments.sau_full_profiles import PROFILES, Rows, Setting
 from palimpsest.nets import language, smollm2
 from palimpsest.nets.language import Encoded
@@ -89,10 +88,7 @@ class Cohort:
 
     def calibration(self) -> Tensor:
         """Full rows of tokens from what target and oracle have both learnt, one answer after another."""
-        encoded, (rows, width) = self.encode(self.examined), self.setting.calibration
-        ends = encoded.labels.ne(language.IGNORED).int().cumsum(1).argmax(1) + 2
-        stream = torch.cat([ids[:end] for ids, end in zip(encoded.ids, ends.tolist(), strict=True)])
-        return stream.repeat(-(-rows * width // len(stream)))[: rows * width].view(rows, width)
+        return packed(self.encode(self.examined), *self.setting.calibration)
 
     def moving(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """What is trained and forgets, by name."""
@@ -125,7 +121,7 @@ class Cohort:
 
     def prune(self, model: nn.Module, pruner: str, sparsity: str) -> Masks:
         """Prune the layers that train, in place."""
-        return _prune(model, self.calibration, pruner, sparsity)
+        return prune_by(model, self.calibration, pruner, sparsity)
 
     def recover(self, model: nn.Module, masks: Masks, whose: str, recipe: tuple[str, str]) -> None:
         """Train a pruned model on what the model `whose` has learnt, its zeros held, where the recipe says so."""
@@ -161,18 +157,9 @@ def prune_below(profile: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
     """The matrices of the layers that do not train, pruned; every model of the profile has these."""
     model, _ = smollm2.load(source())
     lower = Part(model, 0, len(decoder_layers(model)) - choose(profile, PROFILES).top)
-    masks = _prune(lower, Cohort(profile, "verdict", 0).calibration, pruner, sparsity, show="layers below")
+    masks = prune_by(lower, Cohort(profile, "verdict", 0).calibration, pruner, sparsity, show="layers below")
     named = dict(lower.named_parameters())
     return {name: named[name].detach() for name in masks.kept}
-
-
-def _prune(
-    model: nn.Module, calibration: Callable[[], Tensor], pruner: str, sparsity: str, show: str | None = None
-) -> Masks:
-    share = sparsity if ":" in sparsity else float(sparsity)
-    return pruning.prune(
-        model, None if pruner == "magnitude" else calibration(), method=pruner, sparsity=share, show=show
-    )
 
 
 def train(profile: str, seed: int, whose: str) -> dict[str, Tensor]:
