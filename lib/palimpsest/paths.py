@@ -1,4 +1,4 @@
-"""Where things lie. Everything derives from the checkout; two environment variables move the large parts."""
+"""Where things lie. Everything derives from the checkout; environment variables move the large parts."""
 
 import os
 from pathlib import Path
@@ -14,3 +14,8 @@ BUILD = ROOT / "_build"
 
 CACHE = Path(os.environ.get("PALIMPSEST_CACHE", BUILD / "cache"))
 """The run cache (`runs.py`)."""
+
+
+def outside(name: str) -> Path:
+    """A folder of inputs too large to ship: the one that PALIMPSEST_NAME names, or `name` beside the caches."""
+    return Path(os.environ.get(f"PALIMPSEST_{name.upper()}", BUILD / name))

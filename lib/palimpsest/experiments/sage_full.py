@@ -10,12 +10,10 @@ argmax; "same" tells how often they agree. Static caches and CUDA graphs were no
 and a tree's change from round to round.
 """
 
-import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from math import isfinite
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -82,11 +80,7 @@ PROFILES = {
 def parts() -> tuple:
     """(SmolLM2, its tokenizer, the tower), from the folders that PALIMPSEST_SMOLLM2 and PALIMPSEST_EFFICIENTNET name,
     or `smollm2` and `efficientnet` beside the caches. ValueError where a folder does not hold them."""
-    folders = (
-        Path(os.environ.get(f"PALIMPSEST_{name.upper()}", paths.BUILD / name)) for name in ("smollm2", "efficientnet")
-    )
-    language, tower = next(folders), next(folders)
-    return *smollm2.load(language), efficientnet.load(tower)
+    return *smollm2.load(paths.outside("smollm2")), efficientnet.load(paths.outside("efficientnet"))
 
 
 def processor(profile: str) -> Processor:

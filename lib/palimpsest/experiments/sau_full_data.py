@@ -6,10 +6,8 @@ have learnt, and their outputs are computed once a sequence (`nets.part`).
 """
 
 import copy
-import os
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +35,6 @@ def take(rows: Rows) -> Questions:
     """These questions of TOFU."""
     split, first, last = rows
     return tofu.load(split).subset(range(first, last))
-
-
-def source() -> Path:
-    """The folder of SmolLM2-135M-Instruct: PALIMPSEST_SMOLLM2, or `smollm2` beside the caches."""
-    return Path(os.environ.get("PALIMPSEST_SMOLLM2", paths.BUILD / "smollm2"))
 
 
 @dataclass(frozen=True)
@@ -141,7 +134,7 @@ def put(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:
 @cache
 def below(profile: str, pruner: str, sparsity: str) -> tuple[nn.Module, nn.Module | None, PreTrainedTokenizerBase]:
     """(the published model with the layers that do not train pruned, the memory of these layers, the tokenizer)."""
-    model, tokenizer = smollm2.load(source())
+    model, tokenizer = smollm2.load(paths.outside("smollm2"))
     model.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
     top, layers = choose(profile, PROFILES).top, len(decoder_layers(model))
     if top is None:
@@ -155,7 +148,7 @@ def below(profile: str, pruner: str, sparsity: str) -> tuple[nn.Module, nn.Modul
 
 def prune_below(profile: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
     """The matrices of the layers that do not train, pruned; every model of the profile has these."""
-    model, _ = smollm2.load(source())
+    model, _ = smollm2.load(paths.outside("smollm2"))
     lower = Part(model, 0, len(decoder_layers(model)) - choose(profile, PROFILES).top)
     masks = prune_by(lower, Cohort(profile, "verdict", 0).calibration, pruner, sparsity, show="layers below")
     named = dict(lower.named_parameters())
