@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import pytest
 import torch
@@ -129,6 +130,20 @@ def test_the_hub_is_asked_only_if_the_reader_allows_it(files, tmp_path, monkeypa
     done = call("someone/some-model", files, tmp_path / "out")
     assert done.exit_code == 1
     assert "PALIMPSEST_ALLOW_HUB=1" in done.output
+
+
+def test_pickles_adapters_and_models_that_lack_weights_are_refused(folder, files, tmp_path):
+    adapter, pickled, partial = (shutil.copytree(folder, tmp_path / name) for name in "apq")
+    (adapter / "adapter_config.json").write_text("{}")
+    assert "it holds an adapter, want a whole model" in call(adapter, files, tmp_path / "out").output
+    weights = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    (pickled / "model.safetensors").unlink()
+    torch.save(weights, pickled / "pytorch_model.bin")
+    assert "could not be read" in call(pickled, files, tmp_path / "out").output
+    kept = {name: tensor for name, tensor in weights.items() if "layers.1." not in name}
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(partial, state_dict=kept)
+    assert "has no weights for" in call(partial, files, tmp_path / "out").output
+    assert not (tmp_path / "out").exists()
 
 
 def test_masks_of_another_model_are_refused(folder, files, tmp_path):

@@ -10,9 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
 from palimpsest.data import caption_words, captions, fashion_mnist
 from palimpsest.nets import vision_language
+from palimpsest.nets.folders import one_line
 
 from .drafters import Drafter
-from .folders import model_of, one_line, prepared
+from .folders import model_of, prepared
 from .generate import generate
 from .policies import POLICIES
 from .stats import Output

