@@ -65,6 +65,31 @@ def test_equal_logits_at_the_border_alone(dtype, backend):
     assert ids.tolist() == [[250, 240, 230, 220, 0]]
 
 
+def test_equals_that_hide_behind_larger_ones(dtype, backend):
+    """The fifth and the sixth are equal, and with every 37th column in a group neither is the largest of its own."""
+    logits = torch.full((2, 261), -5.0)
+    for row, (first, second) in zip(logits, ((3, 1), (1, 3)), strict=True):
+        row[[first + 37, second + 37, 5, 6, first, second]] = torch.tensor([9.0, 8.0, 7.0, 6.0, 5.0, 5.0])
+    _, ids, _ = kernels.topk_confidence(logits.to(dtype), 5, backend=backend)
+    assert ids.tolist() == [[40, 38, 5, 6, 1], [38, 40, 5, 6, 1]]
+
+
+def test_equals_anywhere_among_rows_without(dtype, backend, generator):
+    """Few values or many: rows with equals among the k, at their border alone, and with none."""
+    for values in (10, 100, 1000):
+        logits = torch.randint(values, (64, 261), generator=generator).to(dtype)
+        assert_agrees(logits, 5, backend)
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_many_rows_of_extreme_logits(k, dtype, backend):
+    """More rows than Python looks at itself: one probability alone, all equal, and +-1e4."""
+    rows = torch.full((3, 7), -math.inf)
+    rows[0, 2], rows[1] = 0.0, 0.0
+    rows[2] = torch.linspace(-1e4, 1e4, 7)
+    assert_agrees(rows.repeat(50, 1).to(dtype), k, backend)
+
+
 def test_hand_computed_values(dtype, backend):
     """Uniform: alpha 0. One certain: 1. The paper's lemma 4.3 fails at (1/2, 1/2, 0, ...), alpha 1 - log10 2."""
     logits = torch.full((3, 80), -math.inf)

@@ -93,6 +93,7 @@ def run(ops: list[str] | None = None, device: str = "cpu", *, out: Path) -> list
         raise ValueError(f"device: got {device!r}, want 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: got 'cuda', but torch finds no CUDA device here")
+    _keep_freed_memory()
     environment = _environment(device)
     copy_rate = _copy_rate(device)
     written = []
@@ -216,6 +217,16 @@ def _peak_mb(call, device):
     before = _resident_kb("VmRSS")
     call()
     return (_resident_kb("VmHWM") - before) * 1024 / 1e6
+
+
+def _keep_freed_memory():
+    """Have glibc keep what is freed. By itself it gives large blocks back to the system or not, as earlier
+    allocations decide, and the same call then takes up to three times as long for the pages that it gets anew."""
+    if platform.libc_ver()[0] == "glibc":
+        mmap_threshold, trim_threshold = -3, -1  # M_... of malloc.h; the first admits at most 32 MB
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 32 << 20)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _resident_kb(field):
