@@ -93,9 +93,8 @@ def _groups(logits, k):
 
 def _of_neighbours(logits, k):
     """`_first_k` by groups of neighbouring columns: of equal maxima the first is that of the lower columns."""
-    rows, width = logits.shape
     groups = _groups(logits, k)
-    size = width // groups
+    size = logits.shape[1] // groups
     maxima = logits[:, : groups * size].unflatten(1, (groups, size)).amax(-1)
     best = _first_k(maxima, k)[1].sort(dim=-1).values
     within = torch.arange(size, device=logits.device)
