@@ -124,6 +124,14 @@ def test_augment_lets_black_in_and_the_picture_out():
     assert (out[:, 2:26, 2:26] == 9).all()
 
 
+def test_pictures_that_are_not_moved_are_mirrored_at_most(split):
+    out = pair_training.augment(split.images[:50], pair_training.at_step(0, 2), shift=0)
+    same, mirrored = ((out == images).flatten(1).all(1) for images in (split.images[:50], split.images[:50].flip(2)))
+    assert (same | mirrored).all()
+    assert same.any()
+    assert mirrored.any()
+
+
 def test_a_step_draws_the_same_whatever_came_before(split):
     first = pair_training.drawn(split, 8, pair_training.at_step(5, 3))
     pair_training.drawn(split, 8, pair_training.at_step(5, 2))
@@ -273,3 +281,28 @@ def test_an_export_is_loaded_as_written_rounded_to_fp16(tmp_path, processor):
     loaded = vision_language.load("text-drafter", root=tmp_path).state_dict()
     assert all(torch.equal(loaded[name], value.half().float()) for name, value in model.state_dict().items())
     assert all(value.dtype == torch.float32 for value in model.state_dict().values())
+
+
+def test_a_distilled_drafter_goes_on_from_the_finished_one(split, processor, tmp_path, monkeypatch):
+    stage = build_pair.Stage
+    monkeypatch.setattr(pair_training, "BATCHES", {kind: (2, 1 / 3) for kind in captions.KINDS})
+    monkeypatch.setattr(build_pair, "TOWER", {})
+    monkeypatch.setattr(build_pair, "UNMOVED", {})
+    monkeypatch.setattr(build_pair, "CAPTIONS", {"drafter": stage(2, 1e-3)})
+    monkeypatch.setattr(build_pair, "load", lambda name, root: (name, root))
+    asked = []
+
+    def collect(target, *_):
+        asked.append(target)
+        return [(["?"], [[7, 8]], split.images[:1])]
+
+    monkeypatch.setattr(build_pair, "collect", collect)
+    trained = []
+    for name, lr in (("drafter", 0), ("distilled-drafter", 0), ("distilled-drafter", 1e-3)):
+        monkeypatch.setattr(build_pair, "DISTILLATION", {"distilled-drafter": stage(2, lr)})
+        folder = tmp_path / str(lr)
+        trained.append(build_pair.train(name, split, processor.tokenizer, folder).state_dict())
+    drafter, same, moved = trained
+    assert all(torch.equal(drafter[key], same[key]) for key in drafter)
+    assert not all(torch.equal(drafter[key], moved[key]) for key in drafter)
+    assert asked == [("target", tmp_path / str(lr) / "data") for lr in (0, 1e-3)]

@@ -63,14 +63,14 @@ def test_no_verdict_asks_about_a_picture_that_tuning_saw():
         ("verdict", PROFILES["ci"].seeds, "later"),
     ):
         for seed in seeds:
-            asked = sage_requests.inputs("ci", group, seed, "vision")
+            asked = sage_requests.inputs("ci", group, seed, "target")
             assert len(asked) == PROFILES["ci"].requests
             assert all(one["pixel_values"][0].numpy().tobytes() in pixels[allowed] for one in asked)
 
 
 def test_both_pairs_are_asked_about_the_same_pictures():
-    asked = sage_requests.inputs("ci", "verdict", 60, "text")
-    pictures = sage_requests.inputs("ci", "verdict", 60, "vision")
+    asked = sage_requests.inputs("ci", "verdict", 60, "text-target")
+    pictures = sage_requests.inputs("ci", "verdict", 60, "target")
     tokenizer = sage_requests.processor().tokenizer
     for text, picture in zip(asked, pictures, strict=True):
         prompt = tokenizer.decode(picture["input_ids"][0], skip_special_tokens=True)

@@ -14,7 +14,11 @@ from palimpsest.data import caption_words, captions, manifest, pair_quality
 from palimpsest.nets import vision_language
 
 NAMES = list(vision_language.FOLDERS)
-PAIRS = [("target", "drafter", "vision_language"), ("text-target", "text-drafter", "vision_language/text")]
+PAIRS = [
+    ("target", "drafter", "vision_language"),
+    ("target", "distilled-drafter", "vision_language/distilled"),
+    ("text-target", "text-drafter", "vision_language/text"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,7 @@ def test_load_gives_fp32_in_evaluation_mode_of_what_the_file_stores_in_fp16(name
 def test_the_shipped_files_are_listed_and_small():
     listed = manifest.read()
     entries = [entry for name, entry in listed.items() if name.startswith("vision_language/")]
-    assert len(entries) == 24  # of each pair: five files a model, the README and what was measured
+    assert len(entries) == 31  # five files a model; of each pair the README and what was measured
     assert sum(entry["bytes"] for entry in entries) <= 25e6
     assert all("build_pair" in entry["made_by"] for entry in entries)
 
@@ -115,7 +119,7 @@ def test_special_tokens_stand_where_the_configurations_say(processor, loaded):
         assert tokenizer.pad_token_id == text.pad_token_id == vision_language.PAD
         assert tokenizer.eos_token_id == text.eos_token_id == vision_language.END
         assert model.generation_config.eos_token_id == vision_language.END
-    for name in ("target", "drafter"):
+    for name in vision_language.VISION:
         assert loaded[name].config.image_token_id == vision_language.IMAGE
 
 
@@ -216,7 +220,8 @@ def test_the_shipped_quality_reaches_what_the_chapter_needs(target, drafter, fol
     assert 40 <= measured["tokens"] <= 120
     assert measured["drafter agrees"] >= 0.7
     assert measured["loss with another's facts"] - measured["loss"] >= 0.15
-    for attribute in set(captions.ATTRIBUTES) - {"side"}:  # the README says why that one is told wrongly
+    # Two pictures of three are centred from side to side, and saying so always is as good as what the target does.
+    for attribute in set(captions.ATTRIBUTES) - ({"side"} if target in vision_language.VISION else set()):
         assert measured[f"levels right: {attribute}"] > measured[f"commonest level: {attribute}"]
     readme = (paths.DATA / folder / "README.md").read_text()
     for key in ("class named", "class in descriptions", "levels right", "drafter agrees"):

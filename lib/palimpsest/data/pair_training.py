@@ -2,8 +2,9 @@
 
 First the vision tower and the projector learn, from the mean of their output tokens, to classify the picture and its
 measurements (`TowerTask`): 49 tokens through a small tower cost a tenth of a caption through the whole model. Then
-everything is trained on captions (`CaptionTask`); the target goes on with both in turn (`TurnsTask`). The language
-models of the text pair get the same texts, told the facts in words.
+everything is trained on captions (`CaptionTask`); the target goes on with both in turn (`TurnsTask`). Last come
+pictures that are not moved about, as those of the test split. The language models of the text pair get the same
+texts, told the facts in words.
 """
 
 import math
@@ -41,28 +42,40 @@ def at_step(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
-def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each of uint8 [N, 28, 28] mirrored with probability 1/2, and moved by up to 2 pixels with black moving in."""
+def augment(images: torch.Tensor, generator: torch.Generator, shift: int = SHIFT) -> torch.Tensor:
+    """Each of uint8 [N, 28, 28] mirrored with probability 1/2, and moved by up to `shift` pixels with black moving
+    in."""
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     images = torch.where(mirrored[:, None, None], images.flip(2), images)
-    padded = F.pad(images, (SHIFT,) * 4)
-    corners = torch.randint(2 * SHIFT + 1, (len(images), 2), generator=generator).tolist()
+    padded = F.pad(images, (shift,) * 4)
+    corners = torch.randint(2 * shift + 1, (len(images), 2), generator=generator).tolist()
     return torch.stack([p[y : y + SIDE, x : x + SIDE] for p, (y, x) in zip(padded, corners, strict=True)])
 
 
-def drawn(split: Split, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn(
+    split: Split, count: int, generator: torch.Generator, shift: int = SHIFT
+) -> tuple[torch.Tensor, torch.Tensor]:
     """`count` augmented pictures of `split` (uint8 [count, 28, 28]) and their labels (int64 [count])."""
     chosen = torch.randperm(len(split), generator=generator)[:count]
-    return augment(split.images[chosen], generator), split.labels[chosen]
+    return augment(split.images[chosen], generator, shift), split.labels[chosen]
 
 
 class TowerTask(nn.Module):
     """Mean of the visual tokens -> class and levels, by linear layers that are thrown away afterwards."""
 
-    def __init__(self, model: nn.Module, split: Split, processor: Processor, *, batch_size: int, seed: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        processor: Processor,
+        *,
+        batch_size: int,
+        seed: int,
+        shift: int = SHIFT,
+    ):
         super().__init__()
         self.model, self.split, self.processor = model, split, processor
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.shift = batch_size, seed, shift
         outputs = len(CLASSES) + 3 * len(captions.ATTRIBUTES)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -70,7 +83,7 @@ class TowerTask(nn.Module):
 
     def loss(self, step: int) -> torch.Tensor:
         generator = at_step(self.seed, step)
-        images, labels = drawn(self.split, self.batch_size, generator)
+        images, labels = drawn(self.split, self.batch_size, generator, self.shift)
         return self.scores(images, labels)[0]
 
     def scores(self, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -87,16 +100,26 @@ class TowerTask(nn.Module):
 class CaptionTask(nn.Module):
     """Cross-entropy of the texts' tokens and the end token, given the prompt and, with `pictures`, the picture."""
 
-    def __init__(self, model: nn.Module, split: Split, processor: Processor, *, pictures: bool, seed: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        split: Split,
+        processor: Processor,
+        *,
+        pictures: bool,
+        seed: int,
+        shift: int = SHIFT,
+    ):
         super().__init__()
-        self.model, self.split, self.processor, self.pictures, self.seed = model, split, processor, pictures, seed
+        self.model, self.split, self.processor = model, split, processor
+        self.pictures, self.seed, self.shift = pictures, seed, shift
 
     def loss(self, step: int) -> torch.Tensor:
         generator = at_step(self.seed, step)
         kinds = list(BATCHES)
         shares = torch.tensor([BATCHES[kind][1] for kind in kinds])
         kind = kinds[torch.multinomial(shares, 1, generator=generator)]
-        images, labels = drawn(self.split, BATCHES[kind][0], generator)
+        images, labels = drawn(self.split, BATCHES[kind][0], generator, self.shift)
         rows = captions.levels(images).tolist()
         texts = [captions.compose(y, row, kind, generator) for y, row in zip(labels.tolist(), rows, strict=True)]
         prompts = [text.prompt for text in texts]

@@ -17,7 +17,8 @@ from palimpsest.decoding import Decoder, Policy, Tree
 from palimpsest.decoding.policies.static import Static, fitted_tree
 from palimpsest.experiments import sage_requests
 from palimpsest.experiments.profiles import choose
-from palimpsest.experiments.sage_requests import CANDIDATES, LAYERS, PAIRS, PROFILES
+from palimpsest.experiments.sage_requests import CANDIDATES, PAIRS, PROFILES
+from palimpsest.nets.vision_language import LANGUAGE
 
 NODES, DEPTH = 64, 8
 """Nmax and Dmax of SAGE (section 5.1), granted to every policy."""
@@ -41,7 +42,7 @@ def decode(profile: str, group: str, seed: int, **arm) -> list[dict]:
     """One row a request of what its tokens cost; `arm`: the fields of an `Arm`."""
     arm = Arm(**arm)
     pair = [sage_requests.decoder(name) for name in PAIRS[arm.pair]]
-    asked = sage_requests.inputs(profile, group, seed, arm.pair)
+    asked = sage_requests.inputs(profile, group, seed, PAIRS[arm.pair][0])
     return decoded(pair, asked, arm, seed, choose(profile, PROFILES).most)
 
 
@@ -149,7 +150,8 @@ READINGS = {
 
 
 def arms(longest: dict[str, dict], cheapest: dict[str, dict], acceptance: dict, size: int) -> dict[str, Arm]:
-    """All arms of the verdict by name. longest, cheapest: options by policy; size: nodes of SAGE's mean tree."""
+    """All arms of the verdict by name. longest, cheapest: options by policy; acceptance: shares by rank and pair;
+    size: nodes of SAGE's mean tree. Other drafters take over the options, and get static trees of their own."""
     small = {"nodes": size, "depth": DEPTH}
     found = {policy: Arm(policy, longest[policy]) for policy in longest if policy != "sage"}
     found |= {"sage": Arm("sage"), "sage, tuned": Arm("sage", longest["sage"])}
@@ -162,10 +164,11 @@ def arms(longest: dict[str, dict], cheapest: dict[str, dict], acceptance: dict, 
     found |= {f"attention {r}": Arm("sage", drafter=f"attention {r}") for r in RATIOS}
     found |= {f"{by} {r}": Arm("sage", drafter=f"{by} {r}") for by in ("uniform", "random") for r in RATIOS[1:3]}
     found |= {kind: Arm("sage", drafter=kind) for kind in ("recycling", "lookup")}
-    fitted = {"parents": fitted_tree(acceptance["text"], NODES, DEPTH).parents}
-    for policy, options in ("chain", longest["chain"]), ("static", fitted), ("eagle2", longest["eagle2"]):
-        found[f"{policy}, text"] = Arm(policy, options, pair="text")
-    found["sage, text"] = Arm("sage", pair="text")
+    for pair in ("distilled", "text"):
+        fitted = {"parents": fitted_tree(acceptance[pair], NODES, DEPTH).parents}
+        others = {"chain": longest["chain"], "static": fitted, "eagle2": longest["eagle2"], "sage": {}}
+        found |= {f"{policy}, {pair}": Arm(policy, options, pair=pair) for policy, options in others.items()}
+        found[f"specvlm, {pair}"] = Arm("static", pair=pair)
     warm = {"autoregressive": {}, "static": longest["static"], "eagle2": longest["eagle2"], "sage": {}}
     return found | {f"{policy}, T = 1": Arm(policy, options, temperature=1.0) for policy, options in warm.items()}
 
@@ -213,9 +216,9 @@ def cost(rows: pd.DataFrame, ratio: float) -> float:
     return forwards / (rows.tokens.map(len) - 1).sum()
 
 
-def price(pair: str) -> float:
-    """A drafter's forward as a share of the target's: their layers' ratio, the same on every machine."""
-    target, drafter = LAYERS[pair]
+def price() -> float:
+    """A picture drafter's forward as a share of the target's: their layers' ratio, the same on every machine."""
+    target, drafter = (LANGUAGE[name][2] for name in PAIRS["vision"])
     return drafter / target
 
 
@@ -223,16 +226,23 @@ def execute(profile: str) -> Results:
     """Plain answers, tuning, all arms. Every step is cached, so it can be stopped."""
     setting = choose(profile, PROFILES)
     groups = {"tuning": setting.tuning_seeds, "verdict": setting.seeds}
-    jobs = [
-        {"profile": profile, "group": group, "seed": seed, "pair": pair}
-        for group, seeds in groups.items()
-        for seed in seeds
-        for pair in PAIRS
-    ]
+
+    def jobs_of(**options):
+        """A job for each value of the one option, group and seed."""
+        ((key, values),) = options.items()
+        return [
+            {"profile": profile, "group": group, "seed": seed, key: value}
+            for group, seeds in groups.items()
+            for seed in seeds
+            for value in values
+        ]
+
+    jobs = jobs_of(target=dict.fromkeys(target for target, _ in PAIRS.values()))
     answers = {
-        (job["group"], job["seed"], job["pair"]): value
+        (job["group"], job["seed"], job["target"]): value
         for job, value in zip(jobs, runs.run_all(sage_requests.plain, jobs, show="SAGE 1/3: plain"), strict=True)
     }
+    jobs = jobs_of(pair=PAIRS)
     held = rows_of(jobs, runs.run_all(sage_requests.followed, jobs, show="SAGE 1/3: drafter"))
     tuning = held[held.group == "tuning"]
     acceptance = {
@@ -241,7 +251,7 @@ def execute(profile: str) -> Results:
     run = partial(run_arms, decode, profile)
     tried = trials(acceptance["vision"])
     table = run("tuning", setting.tuning_seeds, tried, "SAGE 2/3: tuning")
-    settings, longest, cheapest = tuned(table, tried, price("vision"))
+    settings, longest, cheapest = tuned(table, tried, price())
     nodes = round(size(table[table.arm == "sage 0"]))
     chosen = arms(longest, cheapest, acceptance, max(nodes, 1))
     rows = run("verdict", setting.seeds, chosen, "SAGE 3/3: arms")
@@ -253,7 +263,7 @@ def execute(profile: str) -> Results:
         arm = chosen[row.arm]
         if arm.temperature:
             return reference[row.seed, row.request]
-        return answers["verdict", row.seed, arm.pair][row.request]
+        return answers["verdict", row.seed, PAIRS[arm.pair][0]][row.request]
 
     rows["same"] = [row.tokens == expected(row) for row in rows.itertuples()]
     return Results(settings, rows, chosen, held[held.group == "verdict"])

@@ -109,12 +109,12 @@ def faster(results: Results, bench: pd.DataFrame) -> Judgement:
     worst = min(rivals, key=lambda rival: gains[rival].mean)
     said = "; ".join(f"over {NAMES.get(r, r)} {show(e, '%', 0)}" for r, e in gains.items())
     counted = ", ".join(
-        f"{NAMES.get(arm, arm)} {results.by_seed(arm, lambda rows: cost(rows, price('vision'))).mean():.3f}"
+        f"{NAMES.get(arm, arm)} {results.by_seed(arm, lambda rows: cost(rows, price())).mean():.3f}"
         for arm in ("sage", "sage, cheapest", *rivals)
     )
     why = (
         f"Recorded on one machine, one thread, decode time without prefills: {said}. Counted, target forwards a "
-        f"token with a draft forward at {price('vision'):.3f}: {counted}."
+        f"token with a draft forward at {price():.3f}: {counted}."
     )
     holds = all(gains[rival].low > 0 for rival in rivals)
     return Judgement("sage-faster", gains[worst], verdict(holds, gains["specvlm"].low > 0), why)

@@ -53,7 +53,7 @@ def verify_cost(
 
 def requests(seed: int, arms: dict[str, sage.Arm], names: tuple[str, ...], repeats: int, count: int) -> pd.DataFrame:
     """`timed` of the shipped pair: the first `count` requests of a verdict seed under the arms of these names."""
-    asked = sage_requests.inputs("ci", "verdict", seed, "vision")[:count]
+    asked = sage_requests.inputs("ci", "verdict", seed, PAIRS["vision"][0])[:count]
     pair = [sage_requests.decoder(name) for name in PAIRS["vision"]]
     return timed(pair, asked, {name: arms[name] for name in names}, seed, PROFILES["ci"].most, repeats)
 
@@ -134,6 +134,6 @@ def bench() -> dict[str, pd.DataFrame]:
     environment = runs.environment()
     where = {name: environment[name] for name in ("cpu", "torch", "transformers", "commit") if name in environment}
     where |= {"threads": 1, "date": datetime.now(UTC).strftime("%Y-%m-%d")}
-    prompt = sage_requests.inputs("ci", "tuning", 0, "vision")[0]
+    prompt = sage_requests.inputs("ci", "tuning", 0, PAIRS["vision"][0])[0]
     costs = verify_cost([sage_requests.decoder(name) for name in PAIRS["vision"]], prompt)
     return {"decoding": pd.concat(tables).assign(**where), "verify_cost": costs.assign(**where)}

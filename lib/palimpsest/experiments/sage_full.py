@@ -192,7 +192,7 @@ def forwards(profile: str) -> list[dict]:
 
 def arms(longest: dict[str, dict], cheapest: dict[str, dict], acceptance: list[float], size: int) -> dict[str, Arm]:
     """The greedy arms of `sage.arms` of the pair that sees, and plain decoding."""
-    found = sage.arms(longest, cheapest, {"vision": acceptance, "text": acceptance}, size)
+    found = sage.arms(longest, cheapest, dict.fromkeys(sage_requests.PAIRS, acceptance), size)
     kept = {name: arm for name, arm in found.items() if arm.pair == "vision" and not arm.temperature}
     return {"autoregressive": Arm("autoregressive")} | kept
 

@@ -60,7 +60,7 @@ def jobs(profile: str) -> list[dict]:
 
 def _trained(profile, seed, pair):
     target, drafter = (sage_requests.decoder(name, torch.float64) for name in PAIRS[pair])
-    asked = sage_requests.inputs(profile, "verdict", seed, pair)[:REQUESTS]
+    asked = sage_requests.inputs(profile, "verdict", seed, PAIRS[pair][0])[:REQUESTS]
     return target, drafter, [_double(one) for one in asked]
 
 

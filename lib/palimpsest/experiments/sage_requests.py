@@ -24,9 +24,11 @@ from palimpsest.nets.vision_language import Processor
 TUNING_PICTURES = 1000
 CANDIDATES = 10
 """Ranks that `followed` tells apart and trees are fitted to: the k of every policy."""
-PAIRS = {"vision": ("target", "drafter"), "text": ("text-target", "text-drafter")}
-LAYERS = {pair: [vision_language.LANGUAGE[name][2] for name in names] for pair, names in PAIRS.items()}
-"""Layers of target and drafter: their ratio is the price of a drafter's forward where none is timed."""
+PAIRS = {
+    "vision": ("target", "drafter"),
+    "distilled": ("target", "distilled-drafter"),
+    "text": ("text-target", "text-drafter"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,13 @@ PROFILES = {
 }
 
 
-def inputs(profile: str, group: str, seed: int, pair: str) -> list[dict[str, torch.Tensor]]:
-    """What `decoding.generate` takes, one mapping a request; `group`: "tuning" or "verdict"."""
+def inputs(profile: str, group: str, seed: int, target: str) -> list[dict[str, torch.Tensor]]:
+    """What `decoding.generate` takes, one mapping a request to the model `target`; `group`: "tuning" or "verdict"."""
     chosen = pictures(group, seed, choose(profile, PROFILES).requests)
     levels, found = captions.levels(chosen.images).tolist(), []
     for i, (label, row) in enumerate(zip(chosen.labels.tolist(), levels, strict=True)):
         prompt = PROMPTS["detail"][i % len(PROMPTS["detail"])]
-        if pair == "vision":
+        if target in vision_language.VISION:
             found.append(processor()(prompt, chosen.images[i : i + 1]))
         else:
             found.append(processor()(f"{prompt} {captions.facts(label, row)}"))
@@ -78,11 +80,11 @@ def decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
     return adapt(vision_language.load(name).to(dtype))
 
 
-def plain(profile: str, group: str, seed: int, pair: str) -> list[list[int]]:
+def plain(profile: str, group: str, seed: int, target: str) -> list[list[int]]:
     """The new tokens of each request by transformers' own greedy decoding."""
-    model = decoder(PAIRS[pair][0]).model
+    model = decoder(target).model
     most = choose(profile, PROFILES).most
-    return [greedy(model, one, most) for one in inputs(profile, group, seed, pair)]
+    return [greedy(model, one, most) for one in inputs(profile, group, seed, target)]
 
 
 def greedy(model: PreTrainedModel, one: dict[str, torch.Tensor], most: int, **options) -> list[int]:
@@ -95,9 +97,10 @@ def greedy(model: PreTrainedModel, one: dict[str, torch.Tensor], most: int, **op
 
 def followed(profile: str, group: str, seed: int, pair: str) -> list[dict]:
     """What the drafter holds of each of the target's tokens, one row a token: see `held`."""
-    model = decoder(PAIRS[pair][1]).model
-    asked = inputs(profile, group, seed, pair)
-    answers = runs.cached(plain, {"profile": profile, "group": group, "seed": seed, "pair": pair})
+    target, drafter = PAIRS[pair]
+    model = decoder(drafter).model
+    asked = inputs(profile, group, seed, target)
+    answers = runs.cached(plain, {"profile": profile, "group": group, "seed": seed, "target": target})
     return [
         {"request": i, **row}
         for i, (one, answer) in enumerate(zip(asked, answers, strict=True))
@@ -129,7 +132,11 @@ def held(drafter: PreTrainedModel, one: dict[str, torch.Tensor], answer: list[in
 
 def quality() -> dict[str, float]:
     """What was measured of the shipped vision-language pair, see `pair_quality.quality`; "commonest": the mean over
-    attributes of what a constant answer would reach."""
-    measured = json.loads(manifest.verify("vision_language/quality.json").read_text())
+    attributes of what a constant answer would reach; "distilled agrees": the other drafter's "drafter agrees"."""
+    folders = "vision_language", "vision_language/distilled"
+    measured, distilled = (json.loads(manifest.verify(f"{name}/quality.json").read_text()) for name in folders)
     commonest = [measured[f"commonest level: {name}"] for name in captions.ATTRIBUTES]
-    return measured | {"commonest": sum(commonest) / len(commonest)}
+    return measured | {
+        "commonest": sum(commonest) / len(commonest),
+        "distilled agrees": distilled["drafter agrees"],
+    }

@@ -1,9 +1,9 @@
 """The shipped decoding pairs: LLaVA-OneVision-class and Llama-class models of a size that two cores can train.
 
-"target" and "drafter" look at a 28 × 28 grey picture (Li et al. 2024, "LLaVA-OneVision", arXiv 2408.03326, section
-3: vision tower, two-layer projector, language model); "text-target" and "text-drafter" get the same facts as
-words. `palimpsest.data.build_pair` trained all four on the shipped Fashion-MNIST. They share one tokenizer, so
-every target takes every drafter of its kind.
+"target", "drafter" and "distilled-drafter" look at a 28 × 28 grey picture (Li et al. 2024, "LLaVA-OneVision", arXiv
+2408.03326, section 3: vision tower, two-layer projector, language model); "text-target" and "text-drafter" get the
+same facts as words. `palimpsest.data.build_pair` trained all of them on the shipped Fashion-MNIST. They share one
+tokenizer, so every target takes every drafter of its kind.
 
 The sizes are ours. The targets are deep and narrow: on a CPU a forward pass of such a model costs by the layer and
 hardly by the token, as a large model's does on an accelerator, so that verifying many tokens at once can pay.
@@ -30,6 +30,7 @@ from palimpsest.data.fashion_mnist import MEAN, SIDE, STD
 FOLDERS = {
     "target": "vision_language/target",
     "drafter": "vision_language/drafter",
+    "distilled-drafter": "vision_language/distilled/drafter",
     "text-target": "vision_language/text/target",
     "text-drafter": "vision_language/text/drafter",
 }
@@ -53,11 +54,12 @@ same pixels at the same resolution a second time."""
 LANGUAGE = {
     "target": (128, 448, 16, 4, 2),
     "drafter": (128, 384, 2, 4, 2),
+    "distilled-drafter": (128, 384, 2, 4, 2),
     "text-target": (128, 448, 12, 4, 2),
     "text-drafter": (96, 288, 2, 3, 1),
 }
 # width, width of the feed-forward layer, layers, heads
-VISION = {"target": (96, 384, 4, 4), "drafter": (64, 256, 3, 4)}
+VISION = {"target": (96, 384, 4, 4), "drafter": (64, 256, 3, 4), "distilled-drafter": (64, 256, 3, 4)}
 
 
 def build(name: str, *, seed: int) -> PreTrainedModel:
@@ -119,7 +121,7 @@ def load(name: str, root: Path | None = None) -> PreTrainedModel:
 
 
 def processor(root: Path | None = None) -> "Processor":
-    """The tokenizer and picture preparation that all four models share. ValueError as `load`."""
+    """The tokenizer and picture preparation that all models share. ValueError as `load`."""
     return Processor(PreTrainedTokenizerFast.from_pretrained(_checked("target", root), local_files_only=True))
 
 
