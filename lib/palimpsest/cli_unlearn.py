@@ -15,7 +15,10 @@ def unlearn(
     sparsity: Annotated[str, typer.Option(help="A share, N:M, or `dense`.")] = "0.5",
     pruner: Annotated[str, typer.Option(help="wanda, sparsegpt or magnitude.")] = "wanda",
     lr: Annotated[float, typer.Option(help="Peak step size.")] = 1e-5,
-    epochs: Annotated[int, typer.Option(help="Passes over the forget set.")] = 5,
+    epochs: Annotated[int, typer.Option(help="Passes over the forget set, at most.")] = 10,
+    keep: Annotated[
+        float, typer.Option(help="End before the retain answers' probability falls below this share; 0: never.")
+    ] = 0.95,
     batch_size: Annotated[int, typer.Option(help="Forget and retain sequences in an update, each.")] = 8,
     max_length: Annotated[int, typer.Option(help="Longest question with answer, in tokens.")] = 512,
     top: Annotated[int | None, typer.Option(help="Move the last layers only: quicker, weaker.")] = None,
@@ -30,7 +33,7 @@ def unlearn(
 
     share = None if sparsity == "dense" else sparsity if ":" in sparsity else _number("sparsity", sparsity)
     request = drop_in.Request(
-        model, forget, retain, out, method, share, pruner, lr, epochs, batch_size, max_length, top, lora, seed
+        model, forget, retain, out, method, share, pruner, lr, epochs, keep, batch_size, max_length, top, lora, seed
     )
     try:
         loaded = drop_in.load(request)
@@ -48,6 +51,10 @@ def unlearn(
             typer.echo(f"{name:>7}: forget {report[name]['forget']:.3f}, retain {report[name]['retain']:.3f}")
     for question, answer in report["after"]["answers"].items():
         typer.echo(f"  {question}\n    before: {report['before']['answers'][question]}\n    after:  {answer}")
+    if report["epochs"] < epochs:
+        typer.echo(
+            f"ended after {report['epochs']} of {epochs} epochs: one more would not have kept {keep:.0%} of retain"
+        )
     if report["sparsity"] is not None:
         zero = "all still zero" if report["pruned weights all zero"] else "as they were, not all zero"
         typer.echo(f"pruned: {100 * report['sparsity']:.0f} % of the masked matrices' weights, {zero}")

@@ -53,7 +53,8 @@ def call(folder, files, out, *more):
 
 def test_a_fact_is_forgotten_and_the_model_stays_sparse(folder, files, tmp_path):
     out = tmp_path / "out"
-    done = call(folder, files, out, "--method", "sau", "--lr", "3e-3", "--epochs", "4", "--batch-size", "2")
+    more = ("--method", "sau", "--lr", "3e-3", "--epochs", "4", "--batch-size", "2", "--keep", "0")
+    done = call(folder, files, out, *more)
     assert done.exit_code == 0, done.output
     assert "updates, about" in done.output
     report = json.loads((out / drop_in.REPORT).read_text())
@@ -66,10 +67,29 @@ def test_a_fact_is_forgotten_and_the_model_stays_sparse(folder, files, tmp_path)
     assert not list(out.glob("*.bin"))
 
 
+def test_a_run_ends_while_the_retain_answers_are_kept(folder, files, tmp_path):
+    out = tmp_path / "out"
+    done = call(folder, files, out, "--lr", "5e-4", "--epochs", "60", "--keep", "0.7")
+    assert done.exit_code == 0, done.output
+    report = json.loads((out / drop_in.REPORT).read_text())
+    assert 0 < report["epochs"] < 60
+    assert f"ended after {report['epochs']} of 60 epochs" in done.output
+    assert report["after"]["retain"] >= 0.7 * report["pruned"]["retain"]
+    assert report["after"]["forget"] < report["pruned"]["forget"]
+
+
+def test_a_step_size_that_takes_too_much_at_once_is_refused(folder, files, tmp_path):
+    done = call(folder, files, tmp_path / "out", "--lr", "0.1")
+    assert done.exit_code == 1
+    assert "lr: got 0.1, at which the first epoch leaves less than 95%" in done.output
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out.partial").exists()
+
+
 def test_masks_beside_a_model_are_taken_as_they_are(folder, files, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     assert call(folder, files, first, "--epochs", "1", "--sparsity", "2:4").exit_code == 0
-    done = call(first, files, second, "--epochs", "1", "--sparsity", "0.9", "--lr", "1e-3")
+    done = call(first, files, second, "--epochs", "1", "--sparsity", "0.9", "--lr", "1e-3", "--keep", "0")
     assert done.exit_code == 0, done.output
     before, after = (Masks.load(path / drop_in.MASKS) for path in (first, second))
     assert before.overlap(after) == 1.0
@@ -93,6 +113,7 @@ def test_a_dense_model_stays_dense(folder, files, tmp_path):
         (("--top", "7"), "top: got 7, want 1 to 2 layers"),
         (("--lr", "-1"), "lr: got -1"),
         (("--epochs", "0"), "epochs: got 0"),
+        (("--keep", "1"), "keep: got 1.0, want a share in [0, 1)"),
         (("--method", "idkdpo"), "idk: got None"),
     ],
 )
@@ -180,10 +201,11 @@ def test_the_estimate_counts_the_pruner_and_only_what_moves(folder, files, tmp_p
         return drop_in.estimate(drop_in.load(request))
 
     whole, top = estimated(), estimated(top=1)
-    assert whole["updates"] == 5
+    assert whole["updates"] == 10
     assert top["gigabytes"] < whole["gigabytes"]
     # 64 rows of 128 tokens twice, against eight questions an update.
-    assert whole["minutes"] > 2 * estimated(pruner="magnitude")["minutes"]
+    assert estimated(epochs=5)["minutes"] > 2 * estimated(epochs=5, pruner="magnitude")["minutes"]
+    assert estimated(keep=0)["minutes"] < whole["minutes"]
     assert top["minutes"] == whole["minutes"]
 
 

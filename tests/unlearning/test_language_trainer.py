@@ -160,6 +160,21 @@ def test_after_epoch_ends_the_run():
     assert seen == [1, 2]  # None is no answer
 
 
+@pytest.mark.parametrize("lora", [None, LoraSettings(2, 4)], ids=["all", "lora"])
+def test_a_run_can_go_back_to_the_epoch_before(lora, tmp_path):
+    forget, retain, _ = data()
+    ends = []
+    for stop, how in ((2, {}), (3, {"back": True}), (3, {"back": True})):  # the third finds the second's checkpoint
+        net = model()
+        report = unlearn(
+            net, forget, retain, NPO(), lora=lora, after_epoch=lambda epoch, stop=stop: epoch < stop,
+            checkpoint=tmp_path / str(stop), **how, **{**SETTINGS, "epochs": 5},
+        )  # fmt: skip
+        assert report.epochs == 2
+        ends.append(state(net))
+    assert all(torch.equal(value, end[name]) for end in ends[1:] for name, value in ends[0].items())
+
+
 @pytest.mark.parametrize("name", ["NPO", "task vector"])
 def test_after_epoch_sees_the_model_as_the_run_would_leave_it_and_cannot_change_it(name):
     forget, retain, _ = data()

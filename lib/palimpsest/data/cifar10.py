@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from . import hub
 from .parquet import read_images, shards
 from .splits import Dataset, Split
 
@@ -52,21 +53,4 @@ def _load_split(name):
 def _files(split):
     if mirror := os.environ.get("PALIMPSEST_HUB"):
         return shards(Path(mirror) / REPOSITORY / FOLDER, split)
-    if os.environ.get("PALIMPSEST_ALLOW_HUB") == "1":
-        return [_download(f"{FOLDER}/{split}-00000-of-00001.parquet")]
-    raise ValueError(
-        "cifar10 is not shipped. Either set PALIMPSEST_HUB to a folder that holds "
-        f"{REPOSITORY}/{FOLDER}/*.parquet, or set PALIMPSEST_ALLOW_HUB=1 to download it from the hub"
-    )
-
-
-def _download(file):
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ValueError("PALIMPSEST_ALLOW_HUB=1 needs the package: pip install huggingface-hub") from error
-    try:
-        return Path(hf_hub_download(REPOSITORY, file, repo_type="dataset"))
-    # What the hub's client lets through ranges over three HTTP libraries; the reader needs one message.
-    except Exception as error:
-        raise ValueError(f"{file} of {REPOSITORY} could not be downloaded from the hub: {error}") from error
+    return [hub.file(REPOSITORY, f"{FOLDER}/{split}-00000-of-00001.parquet")]

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ SHOWN = 3
 """Forget questions whose answers before and after are put into the report."""
 CALIBRATION = (64, 128)
 """Rows and tokens that a pruner sees."""
+WATCHED = 64
+"""Retain questions that are looked at after each epoch: the first."""
 PASSES = {"magnitude": 0, "random": 0, "wanda": 2, "sparsegpt": 4}
 """Forward passes over these tokens that take as long as a pruner does, roughly; Wanda's are passes."""
 
@@ -39,7 +42,9 @@ class Request:
     """What is asked for. `model` is a folder with safetensors, or a hub identifier where PALIMPSEST_ALLOW_HUB is 1.
 
     `sparsity` is a share, "N:M", or None for a model that stays dense; a model folder that holds `masks.safetensors`
-    is taken as pruned by these. `top` moves the last layers only; `lora` trains adapters of that rank.
+    is taken as pruned by these. `keep`: the run ends before the retain answers' mean probability falls below this
+    share of what pruning left of it; with 0 it never does. `top` moves the last layers only; `lora` trains adapters
+    of that rank.
     """
 
     model: str
@@ -50,7 +55,8 @@ class Request:
     sparsity: float | str | None = 0.5
     pruner: str = "wanda"
     lr: float = 1e-5
-    epochs: int = 5
+    epochs: int = 10
+    keep: float = 0.95
     batch_size: int = 8
     max_length: int = 512
     top: int | None = None
@@ -98,6 +104,8 @@ def load(request: Request) -> Loaded:
         raise ValueError(f"pruner: got {request.pruner!r}, want one of {sorted(pruning.METHODS)}")
     if request.sparsity is not None:
         pruning.Pattern.parse(request.sparsity)
+    if not 0 <= request.keep < 1:
+        raise ValueError(f"keep: got {request.keep}, want a share in [0, 1)")
     forget, retain = read_jsonl(request.forget), read_jsonl(request.retain)
     refuse_overlap(forget, retain)
     with reading("model", request.model) as options:
@@ -123,8 +131,8 @@ def load(request: Request) -> Loaded:
 def estimate(loaded: Loaded) -> dict[str, float]:
     """Before the run: {"updates", "gigabytes", "minutes"}, the last from one measured pass forward and backward.
 
-    Memory is that of the weights, of gradient, two moments and a copy of what moves, and three times the activations'
-    share of a batch; a run that needs more than the machine has available raises ValueError.
+    Memory is that of the weights, of gradient, two moments and two copies of what moves, and three times the
+    activations' share of a batch; a run that needs more than the machine has available raises ValueError.
     """
     request, model = loaded.request, loaded.model
     forget, retain = loaded.updated(), loaded.encode(loaded.retain)
@@ -135,17 +143,19 @@ def estimate(loaded: Loaded) -> dict[str, float]:
     activations = (
         rows.ids.numel() * config.num_hidden_layers * (12 * config.hidden_size + 4 * config.intermediate_size)
     )
-    needed, free = 4 * (weights + 4 * moved + 3 * activations) / 1e9, available() / 1e9
+    needed, free = 4 * (weights + 5 * moved + 3 * activations) / 1e9, available() / 1e9
     if needed > free:
         raise ValueError(f"model: needs about {needed:.1f} GB, free are {free:.1f}; want a smaller batch_size or top")
     began = time.perf_counter()
     torch.autograd.grad(language.logprobs(model, rows).sum(), moving, allow_unused=True)
     seconds = time.perf_counter() - began
     updates = request.epochs * -(-len(forget) // request.batch_size)
-    # Tokens that are passed forward only, a third of the measured work: the pruner's, and three looks at both sets.
+    # Tokens that are passed forward only, a third of the measured work: the pruner's, three looks at both sets, and
+    # one after each epoch.
     prunes = loaded.masks is None and request.sparsity is not None
     forward = PASSES[request.pruner] * math.prod(CALIBRATION) if prunes else 0
     forward += 3 * (forget.ids.numel() + retain.ids.numel())
+    forward += request.epochs * retain.ids[:WATCHED].numel() if request.keep else 0
     # An update passes a forget and a retain batch, and steps.
     passes = 2.5 * updates + forward / (3 * rows.ids.numel())
     return {"updates": updates, "gigabytes": needed, "minutes": passes * seconds / 60}
@@ -173,7 +183,8 @@ def calibration(loaded: Loaded) -> torch.Tensor:
 def run(loaded: Loaded) -> dict:
     """Prune where asked, unlearn, write `out`; returns the report that lies there as well.
 
-    A checkpoint is kept beside `out` after each epoch (`<out>.partial`), so that an interrupted run goes on.
+    A checkpoint is kept beside `out` after each epoch (`<out>.partial`), so that an interrupted run goes on. Raises
+    ValueError where the first epoch takes more from the retain answers than `keep` allows.
     """
     request, model, masks = loaded.request, loaded.model, loaded.masks
     before = measured(loaded)
@@ -183,10 +194,13 @@ def run(loaded: Loaded) -> dict:
         )
     pruned = measured(loaded) if masks is not None and loaded.masks is None else None
     partial = request.out.with_name(request.out.name + ".partial")
+    retain = loaded.encode(loaded.retain)
+    watched = retain.subset(torch.arange(min(len(retain), WATCHED)))
+    least = request.keep * probability(model, watched)
     done = unlearn(
         model,
         loaded.updated(),
-        loaded.encode(loaded.retain),
+        retain,
         loaded.method,
         lr=request.lr,
         update=Update(masks, top=request.top),
@@ -194,9 +208,17 @@ def run(loaded: Loaded) -> dict:
         batch_size=request.batch_size,
         seed=request.seed,
         lora=None if request.lora is None else LoraSettings(request.lora),
+        after_epoch=(lambda _: probability(model, watched) >= least) if request.keep else None,
+        back=request.keep > 0,
         checkpoint=partial,
         show="unlearning",
     )
+    if done.epochs == 0:
+        shutil.rmtree(partial)
+        raise ValueError(
+            f"lr: got {request.lr}, at which the first epoch leaves less than {request.keep:.0%} of the retain "
+            "answers' probability; want a smaller one, or a smaller keep"
+        )
     report = {
         "request": {name: str(value) for name, value in vars(request).items()},
         "before": before,
@@ -204,6 +226,7 @@ def run(loaded: Loaded) -> dict:
         "after": measured(loaded),
         "sparsity": None if masks is None else 1 - masks.share(),
         "pruned weights all zero": None if masks is None else masks.holds(model),
+        "epochs": done.epochs,
         "seconds": done.seconds,
         "environment": runs.environment(),
     }
@@ -213,16 +236,19 @@ def run(loaded: Loaded) -> dict:
         masks.save(request.out / MASKS)
     text = json.dumps(report, indent=1, ensure_ascii=False)
     runs.write_atomic(request.out / REPORT, lambda path: Path(path).write_text(text, encoding="utf-8"))
-    for file in partial.iterdir():
-        file.unlink()
-    partial.rmdir()
+    shutil.rmtree(partial)
     return report
+
+
+def probability(model: nn.Module, answers: Encoded) -> float:
+    """Mean over questions of the answer's probability, the geometric mean over its tokens."""
+    return float(tofu.probability(answer_losses(model, answers)).mean())
 
 
 def measured(loaded: Loaded) -> dict:
     """Mean answer probabilities of both sets, and the model's own answers to the first forget questions."""
     found = {
-        name: float(tofu.probability(answer_losses(loaded.model, loaded.encode(questions))).mean())
+        name: probability(loaded.model, loaded.encode(questions))
         for name, questions in (("forget", loaded.forget), ("retain", loaded.retain))
     }
     asked = loaded.forget.question[:SHOWN]

@@ -30,10 +30,12 @@ from palimpsest.unlearning.language.update import DENSE, Update, movable
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did: `log`, a row an update; positions of sequences passed forward and backward, those of reference
-    passes and importances included; wall time in `seconds`, without what `after_epoch` took."""
+    """What a run did: `log`, a row an update; `epochs`, after how many the model is taken; positions of sequences
+    passed forward and backward, those of reference passes and importances included; wall time in `seconds`, without
+    what `after_epoch` took."""
 
     log: list[dict]
+    epochs: int
     tokens_forward: int
     tokens_backward: int
     seconds: float
@@ -55,6 +57,7 @@ def unlearn(
     idk: Encoded | None = None,
     lora: LoraSettings | None = None,
     after_epoch: Callable[[int], bool | None] | None = None,
+    back: bool = False,
     checkpoint: Path | None = None,
     show: str | None = None,
 ) -> Report:
@@ -71,6 +74,7 @@ def unlearn(
         after_epoch: called with the number of epochs done, when the model (with adapters, under LoRA) is as it would
             be if the run ended; what it does to the weights that move is undone. A false value ends the run, but
             for None. It is not called again for epochs before a resumption.
+        back: a run that `after_epoch` ends goes back to where that epoch began.
         checkpoint: a folder; written after each epoch. A run that was stopped goes on when called again with the
             model as it was at its start, and ends with the same bits. The folder of another run raises ValueError.
         show: label of a progress bar; silent without.
@@ -103,9 +107,11 @@ def unlearn(
             optimiser.restore(tensors, done * task.steps)
             task.log, task.tokens_forward, task.tokens_backward = values["task"]
             began -= values["seconds"]
+        taken = values.get("taken", 0)
         rising, total = round(warmup_epochs * task.steps), epochs * task.steps
         with progress_bar(total=total, initial=done * task.steps, desc=show) as bar:
             for epoch in range(epochs if values.get("stopped") else done, epochs):
+                start = {name: p.detach().clone() for name, p in parameters.items()} if back else {}
                 for forget_batch, retain_batch in task.batches(epoch):
                     rate = lr * schedule(optimiser.steps, total, rising)
                     try:
@@ -122,11 +128,16 @@ def unlearn(
                 paused = time.perf_counter()
                 stopped = after_epoch is not None and _ended(method, task, after_epoch, epoch + 1)
                 outside += time.perf_counter() - paused
+                taken = epoch + 1
+                if stopped and back:
+                    taken = epoch
+                    _restore(parameters, start)
                 if checkpoint:
                     progress = {
                         "task": [task.log, task.tokens_forward, task.tokens_backward],
                         "seconds": time.perf_counter() - began - outside,
                         "stopped": stopped,
+                        "taken": taken,
                     }
                     checkpoints.save(checkpoint, identity, epoch + 1, optimiser.state(), progress)
                 if stopped:
@@ -134,7 +145,8 @@ def unlearn(
         method.finish(task)
     if _pruned_bits(model, update.masks) != pruned:
         raise RuntimeError("a pruned weight changed: the masks were not kept")
-    return Report(task.log, task.tokens_forward, task.tokens_backward, time.perf_counter() - began - outside)
+    seconds = time.perf_counter() - began - outside
+    return Report(task.log, taken, task.tokens_forward, task.tokens_backward, seconds)
 
 
 def schedule(step: int, total: int, rising: int) -> float:
@@ -179,10 +191,14 @@ def _ended(method: Objective, task: Task, after_epoch: Callable[[int], bool | No
     trained = {name: p.detach().clone() for name, p in task.parameters.items()}
     method.finish(task)
     answer = after_epoch(epoch)
-    with torch.no_grad():
-        for name, value in trained.items():
-            task.parameters[name].copy_(value)
+    _restore(task.parameters, trained)
     return answer is not None and not answer
+
+
+def _restore(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)
 
 
 def _diverged(epoch: int, epochs: int, lr: float, why: object) -> TrainingDiverged:
