@@ -493,8 +493,8 @@ figure = draw.times(bench)
 # %% [markdown]
 # **Speculation pays here; which tree it is hardly matters.** Every policy with the model drafter beats plain decoding, by this decoder
 # and by transformers' own `generate`. Between the shapes the intervals overlap: a wide tree has more accepted and pays for it in
-# both models' forwards, and the two nearly cancel. The cost is not where equation 6 puts it. A forward over all nodes costs less
-# than two forwards of one row, while the drafter, called once a level, takes as long as the verification. So depth is dear and
+# both models' forwards, and the two nearly cancel. The cost is not where equation 6 puts it. A forward over all nodes costs about
+# as much as two forwards of one row, while the drafter, called once a level, takes as long as the verification. So depth is dear and
 # width is cheap, and the small trees of SAGE and the chain are as fast as trees that have far more accepted. transformers'
 # assisted generation loses on models this small to what it does between the forwards; so does prompt lookup, which finds
 # nothing to copy.

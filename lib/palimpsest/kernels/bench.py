@@ -93,6 +93,8 @@ def run(ops: list[str] | None = None, device: str = "cpu", *, out: Path) -> list
         raise ValueError(f"device: got {device!r}, want 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device: got 'cuda', but torch finds no CUDA device here")
+    if device == "cpu":
+        torch.set_num_threads(1)  # how well torch shares its own operations among threads is not what is compared
     _keep_freed_memory()
     environment = _environment(device)
     copy_rate = _copy_rate(device)

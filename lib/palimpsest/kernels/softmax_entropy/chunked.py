@@ -59,7 +59,7 @@ def _statistics(logits, top, total, mean, cut):
             t.clamp_(min=-FAR)
         exponential = t.exp()
         torch.sum(exponential, dim, out=total[n])
-        torch.linalg.vecdot(t, exponential, dim=dim, out=mean[n])
+        torch.sum(t.mul_(exponential), dim, out=mean[n])
 
 
 def backward(
