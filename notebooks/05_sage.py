@@ -48,6 +48,8 @@ if not torch.cuda.is_available():
         "1"  # without a GPU, Triton runs in its interpreter
     )
 
+# Bars of loading weights, here and in the worker processes: their seconds differ from run to run.
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 warnings.filterwarnings("ignore", message="IProgress not found")  # bars are text here
 warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")
 
@@ -75,7 +77,6 @@ from palimpsest.experiments import sage_figures as draw
 from palimpsest.experiments.profiles import choose
 from palimpsest.metrics.statistics import estimate
 
-logging.disable_progress_bar()  # of loading weights: its seconds differ from run to run
 logging.set_verbosity_error()  # its assisted generation warns of how it calls itself
 setting = choose(profile, sage_requests.PROFILES)
 torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
@@ -491,9 +492,10 @@ figure = draw.verify_cost(recorded)
 bench = pd.read_csv(paths.DATA / "bench" / "decoding.cpu.csv")
 figure = draw.times(bench)
 # %% [markdown]
-# **Speculation pays here; which tree it is hardly matters.** Every policy with the model drafter beats plain decoding, by this decoder
-# and by transformers' own `generate`. Between the shapes the intervals overlap: a wide tree has more accepted and pays for it in
-# both models' forwards, and the two nearly cancel. The cost is not where equation 6 puts it. A forward over all nodes costs about
+# **Speculation pays here; which tree it is matters little.** Every policy with the model drafter beats plain decoding, by this
+# decoder and by transformers' own `generate`. Between most shapes the intervals overlap: a wide tree has more accepted and pays
+# for it in both models' forwards, and the two nearly cancel. The OPT-Tree-style policy is behind them, since choosing its nodes
+# takes time on the host after each of the drafter's forwards. The cost is not where equation 6 puts it. A forward over all nodes costs about
 # as much as two forwards of one row, while the drafter, called once a level, takes as long as the verification. So depth is dear and
 # width is cheap, and the small trees of SAGE and the chain are as fast as trees that have far more accepted. transformers'
 # assisted generation loses on models this small to what it does between the forwards; so does prompt lookup, which finds
