@@ -209,7 +209,7 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     results = sau_full.execute("tiny")
     table = results.runs
     kinds = table.groupby(["pruner", "sparsity"]).kind.agg(set)
-    assert kinds[DENSE] == {"target", "oracle", "A"}
+    assert kinds[DENSE] == {"published", "target", "oracle", "A"}
     for recipe in TINY.recipes:
         assert kinds[recipe] == {"target", "oracle", "A", "B", "C", "D wanda"}
     pruned = table[table["non-zero"].notna()]
@@ -228,7 +228,12 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     assert shown[shown.pruning.str.endswith("degraded")].pruning.unique().tolist() == [
         "sparsegpt 0.5, recovered, degraded"
     ]
-    assert len(sau_full_tables.references(table)) == 6
+    assert sau_full_tables.references(table).kind.tolist() == [
+        "target",
+        "oracle",
+        "published",
+        *["target", "oracle"] * 2,
+    ]
     assert sau_full_tables.scores(table).model.tolist() == [
         *("target", "oracle", "U→P", "P→U, all weights", "P→U, masked", "SAU")
     ]
@@ -275,6 +280,19 @@ def test_halves_of_retention_are_apart_and_no_larger_than_asked(cohort, monkeypa
         asked = [set(half[name].question) for half in halves]
         assert [len(part) for part in asked] == [most, most]
         assert not asked[0] & asked[1]
+
+
+def test_the_right_answers_share_counts_the_wrong_ones_of_its_own_question(cohort, monkeypatch):
+    """Right answers at 1 and 2 nats; of the wrong ones one is as likely and one impossible, then both half as likely."""
+    questions = cohort.examined.subset(range(2))
+    losses = {questions.answer[0]: 1.0, questions.answer[1]: 2.0}
+    wrong = [1.0, math.inf, 2.0 + math.log(2), 2.0 + math.log(2)]
+
+    def answer_losses(model, encoded):
+        return torch.tensor(list(losses.values()) if len(encoded) == 2 else wrong)
+
+    monkeypatch.setattr(sau_full_measures.evaluation, "answer_losses", answer_losses)
+    assert sau_full_measures.choice(cohort, None, questions) == pytest.approx((1 / 2 + 1 / 2) / 2)
 
 
 def test_the_tokenizer_of_the_folder_is_used(cohort, places):

@@ -112,11 +112,11 @@ def trial(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: 
 
 
 def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]:
-    """Rows of the target and of the oracle, pruned and recovered alike."""
+    """Rows of the target and of the oracle, pruned and recovered alike; of the published model too, where dense."""
     cohort = Cohort(profile, "verdict", seed)
     start, rows = retention(cohort, cohort.load("target", pruner, sparsity)[0], TEST)[0], []
-    for whose in ("target", "oracle"):
-        model, _ = cohort.load(whose, pruner, sparsity)
+    for whose in ("target", "oracle", *(["published"] if (pruner, sparsity) == DENSE else [])):
+        model, _ = cohort.load(None if whose == "published" else whose, pruner, sparsity)
         name = dict(zip(KEYS, ("none", whose, pruner, sparsity), strict=True))
         rows.append({**name, "seed": seed, **verdict(cohort, model, start)})
         if (pruner, sparsity) == cohort.setting.tuned_at:

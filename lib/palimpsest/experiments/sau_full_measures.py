@@ -1,7 +1,8 @@
 """What is measured of SmolLM2-135M on TOFU: retention, the verdict's probabilities, TOFU's scores.
 
-Retention is the harmonic mean of three mean answer probabilities: retained authors, real authors, world facts. Every
-second question decides where a run ends (`VALIDATION`), the others are what the verdict sees (`TEST`).
+Retention is the harmonic mean of three: the answer probability of retained authors, and the probability of the right
+answer among TOFU's wrong ones for real authors and world facts, as TOFU takes it. Every second question decides where a
+run ends (`VALIDATION`), the others are what the verdict sees (`TEST`).
 """
 
 from statistics import fmean, harmonic_mean
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 
 from palimpsest.data import tofu as tofu_data
 from palimpsest.data.questions import Questions
-from palimpsest.experiments.sau_full_data import Cohort, put, take
+from palimpsest.experiments.sau_full_data import MAX_LENGTH, Cohort, put, take
 from palimpsest.experiments.sau_measures import probability
 from palimpsest.metrics import tofu
+from palimpsest.nets import language
 from palimpsest.nets.tokens import PROMPT
 from palimpsest.unlearning.language import evaluation, stress
 
@@ -34,8 +36,21 @@ def half(cohort: Cohort, which: int) -> dict[str, Questions]:
 
 def retention(cohort: Cohort, model: nn.Module, which: int) -> tuple[float, dict[str, float]]:
     """The harmonic mean, and the three means by set."""
-    parts = {name: probability(model, cohort.encode(q)) for name, q in half(cohort, which).items()}
+    parts = {
+        name: choice(cohort, model, q) if name in evaluation.CHOICE else probability(model, cohort.encode(q))
+        for name, q in half(cohort, which).items()
+    }
     return harmonic_mean(parts.values()), parts
+
+
+def choice(cohort: Cohort, model: nn.Module, questions: Questions) -> float:
+    """Mean over questions of the right answer's probability as a share of those of all answers that TOFU gives."""
+    right = evaluation.answer_losses(model, cohort.encode(questions))
+    wrong = len(questions.perturbed[0])
+    asked = [question for question in questions.question for _ in range(wrong)]
+    answers = [answer for all_wrong in questions.perturbed for answer in all_wrong]
+    encoded = language.encode(cohort.tokenizer, asked, answers, MAX_LENGTH, PROMPT)
+    return float(tofu.choice_probability(right, evaluation.answer_losses(model, encoded).view(-1, wrong)).mean())
 
 
 def verdict(cohort: Cohort, model: nn.Module, start: float) -> dict:

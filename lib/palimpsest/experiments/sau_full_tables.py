@@ -52,8 +52,8 @@ def _sizes(s: Setting) -> dict[str, str]:
 
 
 def references(rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = frozenset()) -> pd.DataFrame:
-    """Target and oracle by recipe: mean answer probabilities, over seeds."""
-    part = rows[rows.kind.isin(["target", "oracle"])]
+    """The published model, target and oracle by recipe: mean answer probabilities, over seeds."""
+    part = rows[rows.kind.isin(["published", "target", "oracle"])]
     columns = ["forget", "forget_2", "retain", "real_authors", "world_facts"]
     table = part.groupby(["pruner", "sparsity", "kind"], sort=False)[columns].mean().round(3).reset_index()
     table.insert(0, "pruning", [named(p, s, recovered) for p, s in zip(table.pruner, table.sparsity, strict=True)])
