@@ -283,10 +283,10 @@ def test_halves_of_retention_are_apart_and_no_larger_than_asked(cohort, monkeypa
 
 
 def test_the_right_answers_share_counts_the_wrong_ones_of_its_own_question(cohort, monkeypatch):
-    """Right answers at 1 and 2 nats; of the wrong ones one is as likely and one impossible, then both half as likely."""
+    """Right answers at 1 and 2 nats; of the wrong ones one is as likely and one impossible, then both half so."""
     questions = cohort.examined.subset(range(2))
     losses = {questions.answer[0]: 1.0, questions.answer[1]: 2.0}
-    wrong = [1.0, math.inf, 2.0 + math.log(2), 2.0 + math.log(2)]
+    wrong = [1.0, 1e3, 2.0 + math.log(2), 2.0 + math.log(2)]
 
     def answer_losses(model, encoded):
         return torch.tensor(list(losses.values()) if len(encoded) == 2 else wrong)

@@ -220,8 +220,8 @@ def test_the_shipped_quality_reaches_what_the_chapter_needs(target, drafter, fol
     assert 40 <= measured["tokens"] <= 120
     assert measured["drafter agrees"] >= 0.7
     assert measured["loss with another's facts"] - measured["loss"] >= 0.15
-    # Most test pictures are centred from side to side, most training pictures, which are moved about, are not: the text
-    # pair is wrong there, and the other, trained on unmoved pictures at the end, as good as a constant answer.
+    # Most test pictures are centred from side to side, most training pictures, which are moved about, are not: the
+    # text pair is wrong there, and the other, trained on unmoved pictures at the end, as good as a constant answer.
     for attribute in set(captions.ATTRIBUTES) - {"side"}:
         assert measured[f"levels right: {attribute}"] > measured[f"commonest level: {attribute}"]
     readme = (paths.DATA / folder / "README.md").read_text()

@@ -1,8 +1,8 @@
 """What is measured of SmolLM2-135M on TOFU: retention, the verdict's probabilities, TOFU's scores.
 
-Retention is the harmonic mean of three: the answer probability of retained authors, and the probability of the right
-answer among TOFU's wrong ones for real authors and world facts, as TOFU takes it. Every second question decides where a
-run ends (`VALIDATION`), the others are what the verdict sees (`TEST`).
+Retention is the harmonic mean of three: the answer probability of retained authors, and as TOFU takes it the
+probability of the right answer among wrong ones for real authors and world facts. Every second question decides where
+a run ends (`VALIDATION`), the others are what the verdict sees (`TEST`).
 """
 
 from statistics import fmean, harmonic_mean
