@@ -16,7 +16,7 @@
 # | what could be read | the abstract and the caption of figure 1. No code is released. All equations below the abstract's are **our reading**, and no score of theirs is quoted |
 # | data here | 40 fictitious authors with 8 facts each, shipped with the book, in the schema of TOFU; 80 real facts |
 # | model here | a Llama of 0.8 million parameters, trained from scratch in this chapter until it has memorised them |
-# | shown as recorded | SmolLM2-135M-Instruct on TOFU, its last layers only, much shortened (profile `full-cpu`) |
+# | on a real model | SmolLM2-135M-Instruct on TOFU, its last layers only, much shortened (profile `full-cpu`); shown only as recorded |
 # | profile | `ci`: about 8 minutes on 2 CPU cores, about 2 GB of memory, no GPU |
 #
 # **In one paragraph.** A pruned model has weights that are zero and must stay zero. Methods of unlearning move all weights. SAU
@@ -363,13 +363,14 @@ figures.table(tables.sizes("full-cpu"))
 # the layers below are the published model's, pruned by the same recipe. SparseGPT at 50 % leaves a model of this size
 # **degraded** even after recovery: its rows say what unlearning does in a damaged model. A run ends with the first epoch after
 # which validation retention is below the bar and is taken on the line between the last two; a run that never fell below is
-# taken at its end. The numbers below were recorded by the command printed and are read from `data/results`; this page did not
-# compute them, and no claim is judged by them.
+# taken at its end. Numbers below were recorded by the command printed and are read from `data/results`; this page did not
+# compute them, and no claim is judged by them. Where it says *not run*, the tables that follow are missing, and nothing is
+# claimed.
 
 # %%
 record = records.read("sau", "full-cpu")
 if record is None:
-    print("not run")
+    print("not run: no rows of profile full-cpu are recorded")
 else:
     machine = record["environment"]
     print(f"{record['command']}, seeds {record['seeds']}, recorded {record['date']}")
@@ -382,9 +383,10 @@ else:
 recovered = frozenset(sau_full_profiles.FULL_CPU.recovery)
 
 # %% [markdown]
-# Did the target learn its authors, did pruning leave that in place, and is the oracle ignorant? Mean answer probabilities;
-# `forget_2` asks in other words, which no model was trained on. A model that never read an answer still gives it a probability:
-# it can guess its grammar.
+# Did the target learn its authors and keep what the published model knew, did pruning leave that in place, and is the oracle
+# ignorant? Mean answer probabilities; `forget_2` asks in other words, which no model was trained on. A model that never read an
+# answer still gives it a probability: it can guess its grammar. For real authors and world facts it is the probability of the
+# right answer among all that TOFU gives, as TOFU takes it.
 
 # %% tags=["hide-input"]
 figures.table(tables.references(record["rows"], recovered)) if record else None
@@ -417,11 +419,13 @@ figures.table(tables.answers(record["rows"])) if record else None
 # ```sh
 # python -m palimpsest.nets.smollm2 --out smollm2
 # palimpsest unlearn --model smollm2 --forget forget.jsonl --retain retain.jsonl --out forgetful \
-#     --method sau --sparsity 0.3 --pruner wanda --lr 5e-6 --epochs 10
+#     --method sau --sparsity 0.3 --pruner wanda --lr 1e-6 --epochs 30
 # ```
 #
 # Each line of the two files is an object with `question` and `answer`. The retain file decides what is protected: put the
-# neighbours of what shall go into it.
+# neighbours of what shall go into it. The run ends before these answers fall below 95 % of what pruning left of them
+# (`--keep`), and a step size at which the first epoch costs more is refused. The report has the probabilities of both sets
+# before, after pruning and after unlearning: a model of this size pays for the pruning, too.
 
 # %% [markdown]
 # ## The claims
@@ -536,7 +540,7 @@ figures.table(table.assign(independent=share / (2 - share)).round(2))
 # which steps were lengthened stand in the reason of `sau-redistribution`.
 #
 # **What this chapter cannot say.** How a billion parameters behave; whether text that is not question and answer is forgotten;
-# what a cleverer attacker than five examples recovers. Of SmolLM2-135M and TOFU it can show one shortened run, recorded.
+# what a cleverer attacker than five examples recovers. Of SmolLM2-135M and TOFU it can show a shortened run at most, as recorded.
 #
 # ## Exercises
 #
