@@ -19,9 +19,10 @@ from palimpsest.experiments.sau_cohort import DENSE
 from palimpsest.experiments.sau_full_data import Cohort, put
 from palimpsest.experiments.sau_full_measures import TEST, VALIDATION, examine, retention, state, verdict
 from palimpsest.experiments.sau_full_profiles import PROFILES
-from palimpsest.experiments.sau_measures import BAR, compared, probability
+from palimpsest.experiments.sau_measures import BAR, compared
 from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning.language import METHODS, unlearn
+from palimpsest.unlearning.language.evaluation import probability
 
 KEYS = ("loss", "kind", "pruner", "sparsity")
 

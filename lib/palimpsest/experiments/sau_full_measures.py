@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from palimpsest.data import tofu as tofu_data
 from palimpsest.data.questions import Questions
 from palimpsest.experiments.sau_full_data import MAX_LENGTH, Cohort, put, take
-from palimpsest.experiments.sau_measures import probability
 from palimpsest.metrics import tofu
 from palimpsest.nets import language
 from palimpsest.nets.tokens import PROMPT
 from palimpsest.unlearning.language import evaluation, stress
+from palimpsest.unlearning.language.evaluation import probability
 
 VALIDATION, TEST = 0, 1
 SHOWN = 4
@@ -45,12 +45,12 @@ def retention(cohort: Cohort, model: nn.Module, which: int) -> tuple[float, dict
 
 def choice(cohort: Cohort, model: nn.Module, questions: Questions) -> float:
     """Mean over questions of the right answer's probability as a share of those of all answers that TOFU gives."""
+
+    def encode(asked, answers):
+        return language.encode(cohort.tokenizer, asked, answers, MAX_LENGTH, PROMPT)
+
     right = evaluation.answer_losses(model, cohort.encode(questions))
-    wrong = len(questions.perturbed[0])
-    asked = [question for question in questions.question for _ in range(wrong)]
-    answers = [answer for all_wrong in questions.perturbed for answer in all_wrong]
-    encoded = language.encode(cohort.tokenizer, asked, answers, MAX_LENGTH, PROMPT)
-    return float(tofu.choice_probability(right, evaluation.answer_losses(model, encoded).view(-1, wrong)).mean())
+    return float(tofu.choice_probability(right, evaluation.wrong_losses(model, questions, encode)).mean())
 
 
 def verdict(cohort: Cohort, model: nn.Module, start: float) -> dict:

@@ -14,20 +14,15 @@ from palimpsest.data import authors
 from palimpsest.data.questions import Questions
 from palimpsest.experiments.sau_cohort import Cohort
 from palimpsest.metrics import tofu
-from palimpsest.nets import language
 from palimpsest.pruning import Masks
 from palimpsest.unlearning.language import evaluation, stress
+from palimpsest.unlearning.language.evaluation import probability
 
 BAR = 0.95
 """Share of its start's retention that a run must keep on the validation half."""
 EXAMINED = 32
 """Retained questions in each half."""
 RELEARNT, RELEARN_EPOCHS, RELEARN_LR = 5, 5, 3e-4
-
-
-def probability(model: nn.Module, encoded: language.Encoded) -> float:
-    """Mean over questions of exp(−mean token loss) of the right answer."""
-    return float(tofu.probability(evaluation.answer_losses(model, encoded)).mean())
 
 
 def half(cohort: Cohort, which: str) -> dict[str, Questions]:

@@ -15,14 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from palimpsest import pruning, runs
 from palimpsest.data.questions import Questions, read_jsonl, refuse_overlap
-from palimpsest.metrics import tofu
 from palimpsest.nets import language
 from palimpsest.nets.folders import reading, weights
 from palimpsest.nets.language import IGNORED, Encoded
 from palimpsest.pruning import Masks
 from palimpsest.unlearning.language import METHODS, LoraSettings, Objective, Update, unlearn
 from palimpsest.unlearning.language.checks import check
-from palimpsest.unlearning.language.evaluation import answer_losses, generate
+from palimpsest.unlearning.language.evaluation import generate, probability
 from palimpsest.unlearning.language.update import movable
 
 MASKS = "masks.safetensors"
@@ -238,11 +237,6 @@ def run(loaded: Loaded) -> dict:
     runs.write_atomic(request.out / REPORT, lambda path: Path(path).write_text(text, encoding="utf-8"))
     shutil.rmtree(partial)
     return report
-
-
-def probability(model: nn.Module, answers: Encoded) -> float:
-    """Mean over questions of the answer's probability, the geometric mean over its tokens."""
-    return float(tofu.probability(answer_losses(model, answers)).mean())
 
 
 def measured(loaded: Loaded) -> dict:

@@ -4,7 +4,7 @@ For any decoder of transformers whose logits are hidden states times an embeddin
 at random, no gradient is recorded, and the model is left in the mode (training or not) it was in.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import fmean
 
@@ -42,6 +42,22 @@ def answer_losses(model: nn.Module, encoded: Encoded) -> Tensor:
     counted = (encoded.labels != IGNORED).sum(1).cpu()
     # A certain token's log-probability may be rounded to just above 0.
     return (-token_logprobs(model, encoded).sum(1) / counted).clamp(min=0)
+
+
+def probability(model: nn.Module, encoded: Encoded) -> float:
+    """Mean over questions of exp(−mean token loss) of the right answer."""
+    return float(tofu.probability(answer_losses(model, encoded)).mean())
+
+
+def wrong_losses(
+    model: nn.Module, questions: Questions, encode: Callable[[Sequence[str], Sequence[str]], Encoded]
+) -> Tensor:
+    """`answer_losses` of the wrong answers, [questions, wrong answers of each]; `encode`: (questions, answers) ->
+    sequences."""
+    count = len(questions.perturbed[0])
+    asked = [question for question in questions.question for _ in range(count)]
+    wrong = [answer for answers in questions.perturbed for answer in answers]
+    return answer_losses(model, encode(asked, wrong)).view(-1, count)
 
 
 def predicted_tokens(model: nn.Module, encoded: Encoded) -> Tensor:
@@ -117,9 +133,6 @@ def evaluate(
 
 
 def _evaluate_set(model, tokenizer, name, questions, template):
-    def losses(asked, answers):
-        return answer_losses(model, encode(asked, answers))
-
     def encode(asked, answers):
         return language.encode(tokenizer, asked, answers, model.config.max_position_embeddings, template)
 
@@ -133,9 +146,9 @@ def _evaluate_set(model, tokenizer, name, questions, template):
     found = {"loss": loss, "probability": tofu.probability(loss)}
     found["rouge"] = rouge_l_recall(questions.answer, generated)
     if m:
-        asked = [question for question in questions.question for _ in range(m)]
-        perturbed = losses(asked, [answer for answers in questions.perturbed for answer in answers]).view(-1, m)
-        found["truth_ratio"] = tofu.truth_ratio(losses(questions.question, questions.paraphrased), perturbed)
+        perturbed = wrong_losses(model, questions, encode)
+        paraphrased = answer_losses(model, encode(questions.question, questions.paraphrased))
+        found["truth_ratio"] = tofu.truth_ratio(paraphrased, perturbed)
         if name in CHOICE:
             found["probability"] = tofu.choice_probability(loss, perturbed)
     return {key: values.tolist() for key, values in found.items()} | {"generated": generated}
