@@ -368,18 +368,9 @@ figures.table(tables.sizes("full-cpu"))
 # claimed.
 
 # %%
-record = records.read("sau", "full-cpu")
-if record is None:
-    print("not run: no rows of profile full-cpu are recorded")
-else:
-    machine = record["environment"]
-    print(f"{record['command']}, seeds {record['seeds']}, recorded {record['date']}")
-    print(
-        f"{machine['device']}, {machine['cores']} cores ({machine['cpu']}), torch {machine['torch']}, "
-        f"transformers {machine['transformers']}, commit {machine['commit']}"
-    )
-    for row in record["tuned"]:
-        print(f"step size {row['lr']:g}, tuned with {row['loss']}, arm {row['kind']}")
+record = records.shown("sau", "full-cpu")
+for row in record["tuned"] if record else []:
+    print(f"step size {row['lr']:g}, tuned with {row['loss']}, arm {row['kind']}")
 recovered = frozenset(sau_full_profiles.FULL_CPU.recovery)
 
 # %% [markdown]

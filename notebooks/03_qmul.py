@@ -322,15 +322,7 @@ figure = draw.gaps(results, kinds)
 # to all of them and may be so to different degrees.
 
 # %%
-record = records.read("qmul", "full-cpu")
-if record is None:
-    print("not run")
-else:
-    machine = record["environment"]
-    print(f"{record['command']}, seeds {record['seeds']}, recorded {record['date']}")
-    print(
-        f"{machine['cores']} cores ({machine['cpu']}), torch {machine['torch']}, commit {machine['commit']}"
-    )
+record = records.shown("qmul", "full-cpu")
 
 # %% tags=["hide-input"]
 figures.table(unlearning.gate(record["rows"]).round(1)) if record else None

