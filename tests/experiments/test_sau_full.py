@@ -238,6 +238,23 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
         *("target", "oracle", "U→P", "P→U, all weights", "P→U, masked", "SAU")
     ]
     assert len(sau_full_tables.answers(table)) == 4
+    kept = table[table.kind.eq("D wanda") & table.pruner.eq("wanda") & table.loss.eq("NPO")].retain.item()
+    alike = shown.pruning.eq("wanda 0.3") & shown.loss.eq("NPO") & shown["update"].eq("SAU")
+    assert shown[alike]["retain"].item() == round(kept, 3)
+
+
+def test_long_answers_show_how_they_begin():
+    looped = "and so on " * 40
+    report = {
+        when: {"answers": {"forget": {"Who?": text}, "held_out": {"Where?": f"{when}."}}}
+        for when, text in (("before", "Me."), ("pruned", "You."), ("after", looped))
+    }
+    table = sau_full_tables.before_and_after(report)
+    assert table.columns.tolist() == ["set", "question", "before", "pruned", "after"]
+    assert table.iloc[1].tolist() == ["held out", "Where?", "before.", "pruned.", "after."]
+    first = table.after[0]
+    assert looped.startswith(first.removesuffix(" …"))
+    assert 90 < len(first) <= 110
 
 
 def test_the_interval_of_a_gap_resamples_questions_and_holds_the_models_together():

@@ -280,6 +280,7 @@ BAD_INPUTS = {
     "no width": (good(hidden=torch.zeros(2, 0), weight=torch.zeros(4, 0)), r"weight: got shape \[4, 0\]"),
     "targets in a list": (good(targets=[0, 1]), "targets: got list"),
     "float targets": (good(targets=torch.zeros(2)), "targets: got dtype torch.float32"),
+    "bytes as targets": (good(targets=torch.zeros(2).byte()), "targets: got dtype torch.uint8, want int32 or int64"),
     "too many targets": (good(targets=torch.zeros(3).long()), r"targets: got shape \[3\], want \[T\] = \[2\]"),
     "negative target": (good(targets=torch.tensor([0, -100])), r"targets: got -100, want 0 \.\.\. 3"),
     "target too large": (good(targets=torch.tensor([0, 4])), r"targets: got 4, want 0 \.\.\. 3"),

@@ -115,7 +115,7 @@ def resurfacing(results: Results) -> Figure:
             left, shares, [estimate(c) for c in columns], kind, label="unlearned, then pruned" if kind == "A" else ""
         )
     left.set(xlabel="pruned share (Wanda)", ylabel="probability of forget answers", xticks=shares)
-    left.legend(fontsize=8)
+    left.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
     estimates = [estimate(resurfaced(results, *recipe)) for recipe in RECIPES]
     for i, e in enumerate(estimates):
         right.errorbar(e.mean, -i, xerr=[[e.mean - e.low], [e.high - e.mean]], fmt="o", color=COLOUR["A"], capsize=3)

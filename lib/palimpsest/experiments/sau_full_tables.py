@@ -1,5 +1,7 @@
 """The tables of SAU's profile `full`, from recorded rows. None computes a result but intervals over questions."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
@@ -98,6 +100,7 @@ def arms(
                 "gap closed, %": f"{100 * part['gap closed'].mean():.0f} [{low:.0f}, {high:.0f}]",
                 "forget": round(part.forget.mean(), 3),
                 "in other words": round(part.forget_2.mean(), 3),
+                "retain": round(part.retain.mean(), 3),
                 "test retention kept, %": round(100 * part.kept.mean(), 1),
                 "epochs": round(part.epochs.mean(), 2),
                 "pruned weights not zero": f"{left.sum():.0f}" if left.notna().all() else None,
@@ -117,7 +120,20 @@ def scores(rows: pd.DataFrame) -> pd.DataFrame:
 def answers(rows: pd.DataFrame) -> pd.DataFrame:
     """What the models of the first seed say to some forget questions: one row a question, one column a model."""
     part = rows[rows.utility.notna() & (rows.seed == rows.seed.min())]
-    said = {MODELS[kind]: texts for kind, texts in zip(part.kind, part.answers, strict=True)}
+    said = {MODELS[kind]: list(texts.values()) for kind, texts in zip(part.kind, part.answers, strict=True)}
+    return pd.DataFrame({"question": list(part.answers.iloc[0])} | said).map(_opening)
+
+
+def before_and_after(report: dict) -> pd.DataFrame:
+    """A report of `palimpsest unlearn`: each question that it asks, with the answers before, pruned and after."""
     return pd.DataFrame(
-        {"question": list(next(iter(said.values())))} | {n: list(t.values()) for n, t in said.items()}
-    )
+        {"set": name.replace("_", " "), "question": question}
+        | {when: report[when]["answers"][name][question] for when in ("before", "pruned", "after")}
+        for name, questions in report["after"]["answers"].items()
+        for question in questions
+    ).map(_opening)
+
+
+def _opening(text: str) -> str:
+    """A model that repeats itself fills any table; its first words tell that it does."""
+    return textwrap.shorten(text, 110, placeholder=" …")

@@ -1,5 +1,7 @@
 """Log-probability of given tokens from hidden states and output embedding. Derivation: README.md."""
 
+import math
+
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -50,6 +52,8 @@ def token_logprob(
             that reaches the result (on CUDA such a target gives -inf or NaN, and NaN gives NaN).
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
+    if backend is None and (value := _at_once(hidden, weight, targets)) is not None:
+        return value
     tokens, vocabulary = _sizes(hidden, weight, targets)
     chosen = _dispatch.choose("token_logprob", backend, hidden.device, "torch-chunked")
     if targets.dtype != torch.int64:
@@ -72,6 +76,33 @@ def token_logprob(
             value = path.forward(hidden, weight, targets, False)[0]
     _require_finite(value, hidden, weight)
     return value
+
+
+def _at_once(hidden, weight, targets):
+    """The values of a few tokens on CPU without a graph, or None wherever something is unusual or wrong.
+
+    Such a call takes some dozen microseconds, and would wait for each question that `_sizes` and its like ask. Most
+    of them torch asks itself; the rest is asked here, and whoever fails either is told why by the longer way.
+    """
+    try:
+        (tokens, width), (vocabulary, _) = hidden.shape, weight.shape
+        if (
+            hidden.is_cpu
+            and hidden.dtype in chunked.ACCUMULATORS
+            and targets.dtype == torch.int64
+            and 0 < tokens <= _dispatch.FEW
+            and width > 0
+            and tokens * vocabulary <= chunked.TILE
+            and not ((hidden.requires_grad or weight.requires_grad) and torch.is_grad_enabled())
+        ):
+            value = chunked.value_of_few(hidden, weight, targets)
+            found = value.tolist()
+            if math.isfinite(sum(found)) and 0.0 not in found:
+                _dispatch.choose("token_logprob", None, _dispatch.CPU, "torch-chunked")
+                return value
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+        pass
+    return None
 
 
 def _few(logits, weight):
