@@ -447,21 +447,33 @@ figures.table(tables.answers(record["rows"])) if record else None
 # - `--keep`: the run ends before the retain answers fall below 95 % of what pruning left of them, and a step size at which the
 #   first epoch costs more is refused.
 #
-# A run of this command, as recorded by its report:
+# The reports of this command, and of the same with `--alpha 10`, as recorded:
 
 # %% tags=["hide-input"]
-report = json.loads(
-    manifest.verify("results/unlearn.smollm2.json").read_text(encoding="utf-8")
-)
-made = report["environment"]
-print(
-    f"{report['epochs']} epochs, {report['seconds'] / 60:.0f} minutes on {made['cores']} cores ({made['cpu']}), "
-    f"torch {made['torch']}, commit {made['commit']}"
-)
-print(
-    f"pruned weights that are not zero: {'none' if report['pruned weights all zero'] else 'some'}"
-)
-figures.table(tables.before_and_after(report))
+reports = {
+    f"α = {alpha}": json.loads(
+        manifest.verify(f"results/unlearn.alpha{alpha}.json").read_text("utf-8")
+    )
+    for alpha in (30, 10)
+}
+for name, report in reports.items():
+    made, zero = report["environment"], report["pruned weights all zero"]
+    print(
+        f"{name}: {report['epochs']} epochs, {report['seconds'] / 60:.0f} minutes on {made['cores']} cores ({made['cpu']}), "
+        f"torch {made['torch']}, commit {made['commit']}; pruned weights {'all' if zero else 'not all'} zero"
+    )
+figures.table(tables.fact_probabilities(reports))
+
+# %% tags=["hide-input"]
+figures.table(tables.fact_answers(reports))
+
+# %% [markdown]
+# With α = 30 none of the four questions is answered as before, and every capital that was answered rightly still is, Norway's
+# and Poland's too, which no update saw. The mean probability of the forget answers stays high because all but one of their words
+# are the wording that the other capitals keep. But the fact is not gone: asked which capital lies on the Seine, the model says
+# that the capital of France is Paris. What was unlearned is to answer these questions. With α = 10 the answers' probability
+# falls much further, and takes Germany's and Poland's capitals along; the Seine still leads to Paris. Without held-out
+# questions either run would have looked like a success.
 
 # %% [markdown]
 # ## The claims

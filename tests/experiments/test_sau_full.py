@@ -243,18 +243,27 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     assert shown[alike]["retain"].item() == round(kept, 3)
 
 
-def test_long_answers_show_how_they_begin():
+def test_runs_on_one_fact_stand_side_by_side():
+    def model(p, forgotten):
+        return {
+            "forget": p,
+            "held_out": 0.5,
+            "answers": {"forget": {"Who?": forgotten}, "held_out": {"Where?": "Here."}},
+        }
+
     looped = "and so on " * 40
-    report = {
-        when: {"answers": {"forget": {"Who?": text}, "held_out": {"Where?": f"{when}."}}}
-        for when, text in (("before", "Me."), ("pruned", "You."), ("after", looped))
-    }
-    table = sau_full_tables.before_and_after(report)
-    assert table.columns.tolist() == ["set", "question", "before", "pruned", "after"]
-    assert table.iloc[1].tolist() == ["held out", "Where?", "before.", "pruned.", "after."]
-    first = table.after[0]
-    assert looped.startswith(first.removesuffix(" …"))
-    assert 90 < len(first) <= 110
+    one = {"before": model(0.9, "Me."), "pruned": model(0.8, "You."), "after": model(0.1, looped)}
+    reports = {"one": one, "two": one | {"after": model(0.12345, "No.")}}
+    table = sau_full_tables.fact_answers(reports)
+    assert table.columns.tolist() == ["set", "question", "before", "one", "two"]
+    assert table.iloc[1].tolist() == ["held out", "Where?", "Here.", "Here.", "Here."]
+    assert table.iloc[0][["before", "two"]].tolist() == ["Me.", "No."]
+    assert looped.startswith(table.one[0].removesuffix(" …"))
+    assert 90 < len(table.one[0]) <= 110
+    known = sau_full_tables.fact_probabilities(reports)
+    assert known.model.tolist() == ["before", "pruned", "one", "two"]
+    assert known.forget.tolist() == [0.9, 0.8, 0.1, 0.123]
+    assert known["held out"].tolist() == [0.5] * 4
 
 
 def test_the_interval_of_a_gap_resamples_questions_and_holds_the_models_together():

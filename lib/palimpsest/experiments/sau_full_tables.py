@@ -124,14 +124,27 @@ def answers(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"question": list(part.answers.iloc[0])} | said).map(_opening)
 
 
-def before_and_after(report: dict) -> pd.DataFrame:
-    """A report of `palimpsest unlearn`: each question that it asks, with the answers before, pruned and after."""
-    return pd.DataFrame(
-        {"set": name.replace("_", " "), "question": question}
-        | {when: report[when]["answers"][name][question] for when in ("before", "pruned", "after")}
-        for name, questions in report["after"]["answers"].items()
-        for question in questions
-    ).map(_opening)
+def fact_probabilities(reports: dict[str, dict]) -> pd.DataFrame:
+    """Reports of `palimpsest unlearn` on one model and its questions, by name: mean answer probabilities by set."""
+    first = next(iter(reports.values()))
+    models = {when: first[when] for when in ("before", "pruned")} | {n: r["after"] for n, r in reports.items()}
+    rows = [
+        {"model": model} | {name.replace("_", " "): round(found[name], 3) for name in found["answers"]}
+        for model, found in models.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def fact_answers(reports: dict[str, dict]) -> pd.DataFrame:
+    """The same reports: each question that they ask, the answer before, and that after each run."""
+    first = next(iter(reports.values()))["before"]["answers"]
+    rows = [
+        {"set": name.replace("_", " "), "question": question, "before": answer}
+        | {n: r["after"]["answers"][name][question] for n, r in reports.items()}
+        for name, answers in first.items()
+        for question, answer in answers.items()
+    ]
+    return pd.DataFrame(rows).map(_opening)
 
 
 def _opening(text: str) -> str:
