@@ -525,13 +525,8 @@ figures.table(
 # is shown only as recorded there.
 
 # %% tags=["hide-input"]
-record = records.read("sage", "full")
-if record is None:
-    print("not run: no rows of profile full are recorded")
-else:
-    machine, measured = record["environment"], record["tuned"][-1]
-    print(f"{record['command']}, seeds {record['seeds']}, recorded {record['date']}")
-    print(f"{machine['device']}, torch {machine['torch']}, commit {machine['commit']}")
+record = records.shown("sage", "full")
+measured = record["tuned"][-1] if record else None
 
 # %% tags=["hide-input"]
 figures.table(sage_full_tables.pair(measured)) if record else None

@@ -108,7 +108,8 @@ def budgets(results: Results) -> Figure:
             text = {"sage": "SAGE", "sage, tuned": "SAGE, tuned"}.get(arm, SHORT.get(name, name))
             # Where many stand at one size, the colour names them.
             if name not in colours or name == "chain":
-                axis.annotate(text, (nodes, e.mean), xytext=(7, -11), textcoords="offset points", fontsize=8)
+                offset = (7, 5) if name == "chain" else (7, -11)  # below it stand others
+                axis.annotate(text, (nodes, e.mean), xytext=offset, textcoords="offset points", fontsize=8)
         axis.plot([], [], marker, color="0.4", label=label)
     for name in ("static", "eagle2", "opt_tree"):
         axis.plot([], [], "_", color=colours[name], markersize=10, markeredgewidth=3, label=SHORT[name])
