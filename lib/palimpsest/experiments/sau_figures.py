@@ -149,6 +149,6 @@ def relearning(results: Results) -> Figure:
         curves = np.array([curve for curve in results.column("relearnt", kind)])
         _line(axis, list(range(curves.shape[1])), [estimate(c) for c in curves.T], kind)
     axis.set(xlabel="epochs on a tenth of the forget set", ylabel="probability of the other forget answers")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
     figure.tight_layout()
     return figure
