@@ -472,8 +472,8 @@ figures.table(tables.fact_answers(reports))
 # and Poland's too, which no update saw. The mean probability of the forget answers stays high because all but one of their words
 # are the wording that the other capitals keep. But the fact is not gone: asked which capital lies on the Seine, the model says
 # that the capital of France is Paris. What was unlearned is to answer these questions. With α = 10 the answers' probability
-# falls much further, and takes Germany's and Poland's capitals along; the Seine still leads to Paris. Without held-out
-# questions either run would have looked like a success.
+# falls much further, and takes the capitals of Germany and Poland along; the Seine still leads to Paris. Without held-out
+# questions the run with α = 30 would have looked like a success.
 
 # %% [markdown]
 # ## The claims
