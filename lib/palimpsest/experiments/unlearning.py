@@ -12,10 +12,9 @@ import pandas as pd
 
 from palimpsest import runs
 from palimpsest.experiments import unlearning_measures as measures
-from palimpsest.experiments.profiles import choose
 from palimpsest.experiments.unlearning_cohort import Cohort, Problem
 from palimpsest.experiments.unlearning_conditions import HEADLINE, TUNED_ON, Condition, conditions
-from palimpsest.experiments.unlearning_profiles import PROFILES, Setting
+from palimpsest.experiments.unlearning_profiles import Setting
 from palimpsest.metrics.distances import avg_gap
 from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning.vision import METHODS, Report, unlearn
@@ -24,10 +23,11 @@ from palimpsest.unlearning.vision import METHODS, Report, unlearn
 def tune(profile: str, precision: str, method: str) -> list[dict]:
     """One row a grid value and tuning seed: the gap to Retrain, or None where training diverged."""
     cohort = Cohort(profile, "tuning", precision, TUNED_ON)
-    grid, seeds = METHODS[method].grid, len(cohort.seeds)
+    seeds = len(cohort.seeds)
+    grid = [value for value in METHODS[method].grid if value <= cohort.setting.largest]
     reference = measures.report(measures.outputs(cohort.load("retrain"), cohort.problem()), cohort.seeds)
     try:
-        measured = _tried(cohort, method, list(grid))
+        measured = _tried(cohort, method, grid)
     except TrainingDiverged:  # which of them did, only single runs can tell
         measured = []
         for value in grid:
@@ -116,10 +116,8 @@ class Results:
 
     @property
     def tuned(self) -> list[dict]:
-        """The values chosen, as rows, with the profile at which they were."""
-        rows = self.tuning.drop_duplicates(["precision", "method"])
-        at = {(row.precision, row.method): row.profile for row in rows.itertuples()}
-        return [{"profile": at[p, m], "precision": p, "method": m, "value": v} for (p, m), v in self.values.items()]
+        """The values chosen, as rows."""
+        return [{"precision": p, "method": m, "value": v} for (p, m), v in self.values.items()]
 
     def column(
         self, name: str, method: str, precision: str = HEADLINE[0], forget_set: str = HEADLINE[1]
@@ -148,11 +146,11 @@ def chosen(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
 
 def execute(profile: str, chapter: str) -> Results:
     """Train, tune, run: all that a chapter needs at one profile. Every step is cached, so it can be stopped."""
-    todo, tuned_in = conditions(profile, chapter), choose(profile, PROFILES).tuned_in or profile
+    todo = conditions(profile, chapter)
     title = {"oeu": "OEU", "qmul": "Q-MUL"}[chapter]
     pairs = dict.fromkeys((c.tuned_at, m) for c in todo for m in c.methods)
-    runs.run_all(_prepare, _networks(profile, tuned_in, todo), show=f"{title} 1/3: originals and retrained networks")
-    grid = [{"profile": tuned_in, "precision": p, "method": m} for p, m in pairs]
+    runs.run_all(_prepare, _networks(profile, todo), show=f"{title} 1/3: originals and retrained networks")
+    grid = [{"profile": profile, "precision": p, "method": m} for p, m in pairs]
     tuning = pd.DataFrame(chain.from_iterable(runs.run_all(tune, grid, show=f"{title} 2/3: tuning")))
     values = chosen(tuning)
     jobs = [
@@ -177,12 +175,13 @@ def execute(profile: str, chapter: str) -> Results:
     return Results(tuning, rows, pd.DataFrame(chain.from_iterable(d["log"] for d in done)), values)
 
 
-def _networks(profile: str, tuned_in: str, todo: list[Condition]) -> list[dict]:
+def _networks(profile: str, todo: list[Condition]) -> list[dict]:
     """Which cohorts to train; float ones first, because the quantised ones start from them."""
-    cohorts = [(tuned_in, "tuning", p, TUNED_ON) for c in todo for p in ("float", c.tuned_at)]
-    cohorts += [(profile, "verdict", p, c.forget_set) for c in todo for p in ("float", c.precision)]
-    ordered = sorted(dict.fromkeys(cohorts), key=lambda cohort: cohort[2] != "float")
-    return [dict(zip(("profile", "group", "precision", "forget_set"), cohort, strict=True)) for cohort in ordered]
+    cohorts = [("tuning", p, TUNED_ON) for c in todo for p in ("float", c.tuned_at)]
+    cohorts += [("verdict", p, c.forget_set) for c in todo for p in ("float", c.precision)]
+    ordered = sorted(dict.fromkeys(cohorts), key=lambda cohort: cohort[1] != "float")
+    names = ("group", "precision", "forget_set")
+    return [{"profile": profile, **dict(zip(names, cohort, strict=True))} for cohort in ordered]
 
 
 def _prepare(profile: str, group: str, precision: str, forget_set: str) -> dict:
