@@ -10,6 +10,7 @@ from palimpsest.experiments import unlearning, unlearning_cohort
 from palimpsest.experiments.unlearning_conditions import ON_CPU, conditions
 from palimpsest.experiments.unlearning_profiles import PROFILES
 from palimpsest.unlearning.vision import METHODS
+from palimpsest.unlearning.vision.method import STEP_SIZES
 
 
 def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dict]], unlearning.Results]:
@@ -32,23 +33,38 @@ def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dic
     return asked, unlearning.execute(profile, chapter)
 
 
-def test_the_fallback_takes_the_values_chosen_at_ci(monkeypatch):
-    asked, results = jobs_of(monkeypatch, "full-cpu", "qmul")
-    assert {(c["profile"], c["precision"]) for c in asked["tune"]} == {("ci", "W4A4")}
-    assert [c["method"] for c in asked["tune"]] == list(ON_CPU)
-    cohorts = {(c["profile"], c["group"], c["precision"]) for c in asked["_prepare"]}
-    assert cohorts == {(p, g, q) for p, g in (("ci", "tuning"), ("full-cpu", "verdict")) for q in ("float", "W4A4")}
-    values = {c["method"]: c["value"] for c in asked["arm"]}
-    assert values == {"original": 0, "retrain": 0, **{m: METHODS[m].grid[2] for m in ON_CPU}}
-    assert {c["profile"] for c in asked["arm"]} == {"full-cpu"}
-    assert {row["profile"] for row in results.tuned} == {"ci"}
-
-
-@pytest.mark.parametrize("profile", ["ci", "full"])
-def test_other_profiles_tune_where_they_run(monkeypatch, profile):
-    asked, results = jobs_of(monkeypatch, profile, "oeu")
+@pytest.mark.parametrize("profile", ["ci", "full", "full-cpu"])
+def test_a_profile_tunes_and_runs_what_it_trains(monkeypatch, profile):
+    asked, results = jobs_of(monkeypatch, profile, "qmul")
     everything = [c for configs in asked.values() for c in configs]
-    assert {c["profile"] for c in everything} == {profile} == {row["profile"] for row in results.tuned}
+    assert {c["profile"] for c in everything} == {profile}
+    assert {c["group"] for c in asked["_prepare"]} == {"tuning", "verdict"}
+    values = {c["method"]: c["value"] for c in asked["arm"] if c["precision"] == "W4A4"}
+    assert all(value == METHODS[m].grid[2] for m, value in values.items() if m in METHODS)
+    assert {row["method"] for row in results.tuned if row["precision"] == "W4A4"} == values.keys() & METHODS.keys()
+
+
+def test_the_fallback_runs_five_methods(monkeypatch):
+    asked, _ = jobs_of(monkeypatch, "full-cpu", "qmul")
+    assert [c["method"] for c in asked["tune"]] == list(ON_CPU)
+    assert {c["method"] for c in asked["arm"]} == {"original", "retrain", *ON_CPU}
+
+
+def test_an_unknown_profile_is_refused_before_any_work(monkeypatch):
+    with pytest.raises(ValueError, match="profile: got 'fulll'"):
+        jobs_of(monkeypatch, "fulll", "qmul")
+
+
+@pytest.mark.parametrize(("largest", "expected"), [(0.03, [0.001, 0.003, 0.01, 0.03]), (0.3, list(STEP_SIZES))])
+def test_tuning_leaves_out_the_values_above_the_largest(monkeypatch, largest, expected):
+    monkeypatch.setitem(PROFILES, "tiny", replace(PROFILES["smoke"], largest=largest))
+    monkeypatch.setattr(unlearning_cohort.Cohort, "load", lambda cohort, whose: [])
+    monkeypatch.setattr(unlearning_cohort.Cohort, "problem", lambda cohort, copies=1: None)
+    shares = {"FA": 0.5, "RA": 0.5, "TA": 0.5, "MIA": 0.5}
+    monkeypatch.setattr(unlearning.measures, "outputs", lambda *_: None)
+    monkeypatch.setattr(unlearning.measures, "report", lambda *_: [shares])
+    monkeypatch.setattr(unlearning, "_tried", lambda cohort, method, values: [shares] * len(values))
+    assert [row["value"] for row in unlearning.tune("tiny", "W4A4", "random label")] == expected
 
 
 def test_the_fallback_is_the_headline_with_five_methods():
@@ -56,7 +72,7 @@ def test_the_fallback_is_the_headline_with_five_methods():
     assert (only.precision, only.forget_set, only.methods) == ("W4A4", "random 10 %", ON_CPU)
     full, short = PROFILES["full"], PROFILES["full-cpu"]
     assert (short.architecture, short.dataset) == (full.architecture, full.dataset) == ("resnet18", "cifar10")
-    # As many steps of unlearning as at the profile that its values come from, to a tenth.
+    # As many steps of unlearning as at `ci`, to a tenth: the tables stand side by side.
     steps = {}
     for name in ("ci", "full-cpu"):
         s = PROFILES[name]

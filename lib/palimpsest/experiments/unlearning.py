@@ -12,9 +12,10 @@ import pandas as pd
 
 from palimpsest import runs
 from palimpsest.experiments import unlearning_measures as measures
+from palimpsest.experiments.profiles import choose
 from palimpsest.experiments.unlearning_cohort import Cohort, Problem
 from palimpsest.experiments.unlearning_conditions import HEADLINE, TUNED_ON, Condition, conditions
-from palimpsest.experiments.unlearning_profiles import Setting
+from palimpsest.experiments.unlearning_profiles import PROFILES, Setting
 from palimpsest.metrics.distances import avg_gap
 from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning.vision import METHODS, Report, unlearn
@@ -145,7 +146,11 @@ def chosen(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
 
 
 def execute(profile: str, chapter: str) -> Results:
-    """Train, tune, run: all that a chapter needs at one profile. Every step is cached, so it can be stopped."""
+    """Train, tune, run: all that a chapter needs at one profile. Every step is cached, so it can be stopped.
+
+    Raises ValueError for a profile that is not one of `unlearning_profiles.PROFILES`.
+    """
+    choose(profile, PROFILES)  # before any work
     todo = conditions(profile, chapter)
     title = {"oeu": "OEU", "qmul": "Q-MUL"}[chapter]
     pairs = dict.fromkeys((c.tuned_at, m) for c in todo for m in c.methods)
