@@ -33,9 +33,9 @@ def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dic
     return asked, unlearning.execute(profile, chapter)
 
 
-@pytest.mark.parametrize("profile", ["ci", "full", "full-cpu"])
-def test_a_profile_tunes_and_runs_what_it_trains(monkeypatch, profile):
-    asked, results = jobs_of(monkeypatch, profile, "qmul")
+@pytest.mark.parametrize(("profile", "chapter"), [("ci", "oeu"), ("full", "oeu"), ("full-cpu", "qmul")])
+def test_a_profile_tunes_and_runs_what_it_trains(monkeypatch, profile, chapter):
+    asked, results = jobs_of(monkeypatch, profile, chapter)
     everything = [c for configs in asked.values() for c in configs]
     assert {c["profile"] for c in everything} == {profile}
     assert {c["group"] for c in asked["_prepare"]} == {"tuning", "verdict"}

@@ -41,6 +41,16 @@ def encoded(tokenizer):
     return encode(tokenizer, QUESTIONS, ANSWERS, 200)
 
 
+def test_packed_rows_hold_every_sequence_whole_and_begin_again(encoded):
+    ends = [int((row != IGNORED).nonzero().max()) + 2 for row in encoded.labels]
+    stream = [token for ids, end in zip(encoded.ids.tolist(), ends, strict=True) for token in ids[:end]]
+    assert stream.count(2) == len(QUESTIONS)  # each with its end of text, none with padding
+    assert 0 not in stream
+    rows = encoded.packed(5, len(stream) // 2 + 1)
+    assert rows.shape == (5, len(stream) // 2 + 1)
+    assert rows.flatten().tolist() == (stream * 4)[: rows.numel()]
+
+
 def llama(seed=0, **sizes):
     return language.small_llama(VOCABULARY, seed, **(SIZES | sizes))
 

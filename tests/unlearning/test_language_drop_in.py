@@ -102,10 +102,10 @@ def test_held_out_questions_are_asked_and_not_trained_on(folder, files, tmp_path
 
 
 def test_held_out_questions_that_are_trained_on_are_refused(folder, files, tmp_path):
-    held_out = write(tmp_path / "h.jsonl", [("Who?", "Me."), RETAIN[1]])
+    held_out = write(tmp_path / "h.jsonl", [("Who?", "Me."), ("who wrote  Emma?", "She.")])
     done = call(folder, files, tmp_path / "out", "--held-out", str(held_out))
     assert done.exit_code == 1
-    assert "held_out: got 'Who wrote Emma?', which is in retain too" in done.output
+    assert "held_out and retain overlap: question 1 of held_out, 'who wrote  Emma?', is in retain too" in done.output
 
 
 def test_a_larger_alpha_protects_more(folder, files, tmp_path):

@@ -77,13 +77,14 @@ def read_jsonl(path: str | Path) -> Questions:
     return Questions(**{f.name: [row[f.name] for row in rows] for f in fields(Questions)})
 
 
-def refuse_overlap(forget: Questions, retain: Questions) -> None:
+def refuse_overlap(first: Questions, second: Questions, names: tuple[str, str] = ("forget", "retain")) -> None:
     """Raise ValueError when a question, in either form, is in both sets; case and spacing do not tell two apart."""
-    kept = {_bare(text) for text in retain.question + retain.question_2}
-    for number, (question, question_2) in enumerate(zip(forget.question, forget.question_2, strict=True)):
-        if {_bare(question), _bare(question_2)} & kept:
+    known = {_bare(text) for text in second.question + second.question_2}
+    for number, (question, question_2) in enumerate(zip(first.question, first.question_2, strict=True)):
+        if {_bare(question), _bare(question_2)} & known:
+            one, other = names
             raise ValueError(
-                f"forget and retain overlap: question {number} of forget, {question!r}, is in retain too"
+                f"{one} and {other} overlap: question {number} of {one}, {question!r}, is in {other} too"
             )
 
 

@@ -8,7 +8,6 @@ target is compared with the oracle pruned in the same way, so that damage by pru
 Step sizes are tuned on a seed of its own and on authors that no verdict seed forgets.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -109,7 +108,7 @@ class Cohort:
         """Rows of tokens [calibration, width] from what a model was trained on, one answer after another."""
         material = self.material(whose)
         order = torch.randperm(len(material), generator=torch.Generator().manual_seed(self.seed))
-        return packed(material.subset(order), self.setting.calibration, self.setting.width)
+        return material.subset(order).packed(self.setting.calibration, self.setting.width)
 
     def untrained(self) -> nn.Module:
         s = self.setting
@@ -138,13 +137,6 @@ def prune_by(
     share = sparsity if ":" in sparsity else float(sparsity)
     ids = None if pruner == "magnitude" else calibration()
     return pruning.prune(model, ids, method=pruner, sparsity=share, show=show)
-
-
-def packed(encoded: Encoded, rows: int, width: int) -> Tensor:
-    """Full rows of tokens [rows, width]: one sequence after another without its padding, and again from the start."""
-    ends = encoded.labels.ne(language.IGNORED).int().cumsum(1).argmax(1) + 2
-    stream = torch.cat([ids[:end] for ids, end in zip(encoded.ids, ends.tolist(), strict=True)])
-    return stream.repeat(math.ceil(rows * width / len(stream)))[: rows * width].view(rows, width)
 
 
 def train(profile: str, group: str, seed: int, whose: str) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from palimpsest import paths, runs
 from palimpsest.data import tofu
 from palimpsest.data.questions import Questions
 from palimpsest.experiments.profiles import choose
-from palimpsest.experiments.sau_cohort import DENSE, packed, prune_by
+from palimpsest.experiments.sau_cohort import DENSE, prune_by
 from palimpsest.experiments.sau_full_profiles import PROFILES, Rows, Setting
 from palimpsest.nets import language, smollm2
 from palimpsest.nets.language import Encoded
@@ -81,7 +81,7 @@ class Cohort:
 
     def calibration(self) -> Tensor:
         """Full rows of tokens from what target and oracle have both learnt, one answer after another."""
-        return packed(self.encode(self.examined), *self.setting.calibration)
+        return self.encode(self.examined).packed(*self.setting.calibration)
 
     def moving(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """What is trained and forgets, by name."""

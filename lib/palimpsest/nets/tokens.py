@@ -64,6 +64,14 @@ class Encoded:
     def to(self, device: torch.device | str) -> "Encoded":
         return Encoded(self.ids.to(device), self.labels.to(device))
 
+    def packed(self, rows: int, width: int) -> torch.Tensor:
+        """Full rows of tokens, int64 [rows, width]: one sequence after another without its padding, and again from
+        the start until they are full."""
+        # The last label that counts is the token at the position after its own.
+        ends = (self.labels != IGNORED).int().cumsum(1).argmax(1) + 2
+        stream = torch.cat([ids[:end] for ids, end in zip(self.ids, ends.tolist(), strict=True)])
+        return stream.repeat(-(-rows * width // len(stream)))[: rows * width].view(rows, width)
+
 
 def prompt_ids(
     tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], template: str | None = None

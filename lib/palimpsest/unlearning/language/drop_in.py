@@ -17,7 +17,7 @@ from palimpsest.data import text
 from palimpsest.data.questions import Questions, read_jsonl, refuse_overlap
 from palimpsest.nets import language
 from palimpsest.nets.folders import reading, weights
-from palimpsest.nets.language import IGNORED, Encoded
+from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
 from palimpsest.unlearning.language import METHODS, LoraSettings, Objective, Update, unlearn
 from palimpsest.unlearning.language.checks import check
@@ -106,9 +106,10 @@ class Loaded:
 def load(request: Request) -> Loaded:
     """Read and check everything, before anything is computed.
 
-    Raises ValueError naming the file and line of an unreadable question, a question that is in both files, an answer
-    that is too long, an unknown method or pruner, a number that cannot be meant, a folder without a model, masks of
-    another model, and an `out` that holds something.
+    Raises ValueError naming the file and line of an unreadable question, a question that is in two files, an answer
+    that is too long, text for the pruner that cannot be read or is too short, an unknown method or pruner, an `alpha`
+    for a method without a retain loss, a number that cannot be meant, a folder without a model, masks of another
+    model, and an `out` that holds something.
     """
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise ValueError(f"out: {request.out} holds something already; want a new or an empty folder")
@@ -125,9 +126,7 @@ def load(request: Request) -> Loaded:
     if request.held_out is not None:
         sets["held_out"] = read_jsonl(request.held_out)
         for name in ("forget", "retain"):
-            both = set(sets["held_out"].question) & set(sets[name].question)
-            if both:
-                raise ValueError(f"held_out: got {min(both)!r}, which is in {name} too; want what is not trained on")
+            refuse_overlap(sets["held_out"], sets[name], ("held_out", name))
     with reading("model", request.model) as options:
         tokenizer = AutoTokenizer.from_pretrained(request.model, **options)
     model = weights(AutoModelForCausalLM, "model", request.model, torch.float32)
@@ -197,11 +196,9 @@ def available() -> float:
 def shown_to_pruner(request: Request, tokenizer: PreTrainedTokenizerBase, retain: Encoded) -> torch.Tensor:
     """Windows of the text that was named, or the retain answers with their questions, one after another."""
     rows, width = CALIBRATION
-    if request.calibration is not None:
-        return text.windows(tokenizer, text.documents(request.calibration), width, rows, request.seed)
-    ends = (retain.labels != IGNORED).int().cumsum(1).argmax(1) + 2
-    stream = torch.cat([ids[:end] for ids, end in zip(retain.ids, ends.tolist(), strict=True)])
-    return stream.repeat(-(-rows * width // len(stream)))[: rows * width].view(rows, width)
+    if request.calibration is None:
+        return retain.packed(rows, width)
+    return text.windows(tokenizer, text.documents(request.calibration), width, rows, request.seed)
 
 
 def run(loaded: Loaded) -> dict:
