@@ -6,7 +6,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # # Q-MUL: similar labels and balanced gradients for quantised networks
 #
 # | | |
@@ -24,7 +24,7 @@
 # gradients have the same size. It claims that quantised networks need this more than float ones. We run it at four precisions
 # beside more than twenty rivals, take it apart, and show what its released code computes instead.
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ## Why it matters
 #
 # A quantised network keeps its weights as integers of a few bits. Training it means moving float copies and rounding them at
@@ -64,7 +64,7 @@ setting = choose(profile, PROFILES)
 torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
 figures.style()
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ## Notation
 #
 # | paper | here | name in code | meaning |
@@ -80,7 +80,7 @@ figures.style()
 # confidences calls non-members. The *average gap* is the mean distance to Retrain over these four, in points. Retrain is the
 # network trained on the retain set alone: zero gap is perfect.
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ## The method, one equation at a time
 #
 # **Quantise.** A weight or activation $v$ becomes an integer code times a learned step (LSQ, Esser et al. 2020):
@@ -88,12 +88,12 @@ figures.style()
 # $$\hat v = s \cdot \operatorname{round}\bigl(\operatorname{clip}(v / s,\, Q_N,\, Q_P)\bigr) .$$
 
 
-# %% tags=[]
+# %%
 def lsq(v, s, qn, qp):
     return s * (v / s).clamp(qn, qp).round()
 
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # Rounding has no useful derivative. The straight-through rule takes that of the clip instead, and the step's gradient follows
 # from the same rule, scaled by $g$ so that steps and weights move at like rates ($n$ elements share the step):
 #
@@ -106,10 +106,10 @@ def lsq(v, s, qn, qp):
 #
 # Weights are signed; what follows a ReLU is not. With four bits the codes are
 
-# %% tags=[]
+# %%
 print("4 bits, signed:", code_range(4, True), " unsigned:", code_range(4, False))
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # **Similar labels.** From the released code, the rule it intends: relabel a forget sample with the wrong class whose
 # probability is nearest to the true class's,
 #
@@ -118,26 +118,26 @@ print("4 bits, signed:", code_range(4, True), " unsigned:", code_range(4, False)
 # Where the network is right, that is its second choice.
 
 
-# %% tags=[]
+# %%
 def similar_label(p, y):
     distance = (p - p[y]).abs()
     distance[y] = torch.inf
     return int(distance.argmin())
 
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # **Adaptive gradient reweighting.** Once an epoch, measure the mean batch gradient of either set, as a sum of norms tensor by
 # tensor, and give each set the *other's* share:
 #
 # $$w_f = \frac{G_r}{G_f + G_r}, \qquad w_r = \frac{G_f}{G_f + G_r}, \qquad\text{so that}\quad w_f G_f = w_r G_r .$$
 
 
-# %% tags=[]
+# %%
 def reweight(G_f, G_r):
     return G_r / (G_f + G_r), G_f / (G_f + G_r)
 
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # **The epoch.** Then train: all of $D_f$ with labels $\tilde y$ and weight $w_f$, then all of $D_r$ with weight $w_r$. This
 # order is the code's for CIFAR-10; we keep it.
 #
@@ -158,7 +158,7 @@ print(
 v = torch.tensor([-0.9, -0.26, 0.0, 0.13, 0.4, 2.0])
 print("four signed bits, s = 0.1:", lsq(v, torch.tensor(0.1), -8, 7).tolist())
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ## The kernel
 #
 # `kernels.lsq_quantize` makes one pass forward and one backward, which gives the gradient of every element and of the step
@@ -204,7 +204,7 @@ print(
     ),
 )
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ## The experiment
 #
 # Protocol, tuning and comparison are those of the OEU chapter: five seeds, 600 images each, networks that have memorised
@@ -213,7 +213,7 @@ print(
 # on two other forget sets: one whole class, and the tenth that is *hardest*, the samples whose labels surprise a network
 # trained on the other half of the data.
 
-# %% tags=[]
+# %%
 results = unlearning.execute(profile, "qmul")
 print(
     f"{len(results.runs)} networks measured, {results.runs.method.nunique() - 2} methods"
@@ -222,14 +222,14 @@ print(
 # %% tags=["hide-input"]
 figures.table(unlearning.gate(results.runs).round(1)) if profile != "smoke" else None
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ### The benchmark
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Average gap to Retrain with 95 % intervals, W4A4, 10 % forgotten at random. 'original' is doing nothing; every method had the same budget of tuning. Look at which intervals overlap.", "name": "fig-qmul-gaps"}, "image": {"alt": "Forest plot of the average gap of every method."}}
 figure = draw.gaps(results)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap of each method minus gap of Q-MUL, paired within seeds, 95 % intervals. Right of zero Q-MUL is nearer to Retrain.", "name": "fig-qmul-rivals"}, "image": {"alt": "Forest plot of paired differences of the average gap between Q-MUL and other methods."}}
 figure = draw.advantages(results, "Q-MUL")
-# %% [markdown] tags=[]
+# %% [markdown]
 # What tuning saw: the gap of every method at every value of its grid, on the tuning seed. A dash is a run that
 # diverged.
 
@@ -244,17 +244,17 @@ figures.table(
     .reset_index()
 )
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # Where the best value is the first or the last of a grid, a wider grid might have served the method better:
 
-# %% tags=[]
+# %%
 best_tried = tried.loc[tried.groupby("method").gap.idxmin()]
 for place, name in ((1, "first"), (tried.place.max(), "last")):
     print(
         f"best at the {name}:", ", ".join(best_tried[best_tried.place == place].method)
     )
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # Q-MUL and its parts against plain fine-tuning, as in the OEU chapter, where all other methods are: the difference of the
 # average gaps, what it is made of, and why a method is not nearer.
 
@@ -265,13 +265,13 @@ family = (
 )
 figures.table(tables.beside_fine_tuning(results, family))
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ### Noise, and what bits do to it
 #
 # At the original network, before any step: the gradient of the forget loss under random and under similar labels, against
 # the gradient of the retain loss.
 
-# %% tags=[]
+# %%
 geometry = probes.table(
     probes.geometry,
     [{"profile": profile, "precision": p} for p in qmul_claims.SWEEP],
@@ -283,25 +283,25 @@ shown = shown.groupby(["precision", "loss"], sort=False)[
 ].mean()
 figures.table(shown.round(2).reset_index())
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # The ratio $G_f / G_r$ needs care. A network that has memorised its retain set has almost no gradient left there, so the ratio
 # is large because $G_r$ is small. The fewer the bits, the worse the fit, the larger $G_r$.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Average gap to the Retrain of the same precision, 95 % intervals over the same seeds. Look at whether the distance between random label and Q-MUL grows from left to right.", "name": "fig-qmul-sweep"}, "image": {"alt": "Gap of five methods in float, W8A8, W4A4 and W2A2."}}
 figure = draw.sweep(results)
-# %% [markdown] tags=[]
+# %% [markdown]
 # The angle between the two gradients, by precision, along OEU's runs, which measure both at every step:
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: angle between the forget and the retain gradient at each step of OEU, mean and range over seeds, at four precisions. Right: their lengths. Look at whether fewer bits move the angle, or the lengths alone.", "name": "fig-qmul-gradients"}, "image": {"alt": "Two line plots over steps by precision: angle in degrees, and gradient norms on a logarithmic axis."}}
 figure = draw.gradients(results)
-# %% [markdown] tags=[]
+# %% [markdown]
 # ### Does the balance hold?
 #
 # The weights make $w_f G_f = w_r G_r$ at the start of an epoch. Then the forget set is trained on, and the gradients change.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Weighted gradient norms of every step of Q-MUL, mean over seeds, in the order of the steps: forget batches, then retain batches, four times. Vertical lines mark where the weights are computed. Look at how far the two kinds of step are apart in between.", "name": "fig-qmul-contributions"}, "image": {"alt": "Scatter of weighted gradient norms by step, forget and retain, on a logarithmic axis."}}
 figure = draw.contributions(results)
-# %% [markdown] tags=[]
+# %% [markdown]
 # ### Other forget sets
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Average gap at W4A4 for four forget sets, tuned on a random tenth. Look at whether a method keeps its place when more has to go, or a whole class, or the hardest samples.", "name": "fig-qmul-kinds"}, "image": {"alt": "Forest plot of the average gap for a random tenth, a random 30 %, one class and the hardest tenth."}}
@@ -312,7 +312,7 @@ kinds = [
     ("W4A4", "random 10 %"),
 ]
 figure = draw.gaps(results, kinds)
-# %% [markdown] tags=[]
+# %% [markdown]
 # ### At full width, as recorded
 #
 # The paper's network is a ResNet-18 at full width on CIFAR-10. Its protocol needs a GPU; profile `full-cpu` holds what one core
@@ -321,7 +321,7 @@ figure = draw.gaps(results, kinds)
 # this page. Every method was tuned at full width over the same four step sizes, from 0.001 to 0.03, on a seed and images of
 # their own; then each ran on two seeds, too few for an interval that says anything.
 
-# %% tags=[]
+# %%
 record = records.shown("qmul", "full-cpu")
 
 # %% tags=["hide-input"]
@@ -332,19 +332,18 @@ figures.table(
     tables.beside_recorded(results, record["rows"], ("full-cpu", profile))
 ) if record else None
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # At full width wrong labels at random are near Retrain, with a mask on the weights (SalUn) or without: they forget and lose nothing
 # of the retain set. OEU forgets as much and pays with retain accuracy. Plain fine-tuning in so few steps forgets little.
 #
-# Q-MUL, tuned like the others, is the farthest of all. The smaller its step, the more of the forget set it keeps: on the tuning
-# seed its two smallest were no better than doing nothing. Its best was the largest tried, the upper end of the grid, and that one
-# ruins the network, as RA says. A still larger one would not mend it. A reading that this record does not test: adaptive
+# Q-MUL, tuned like the others, ends no nearer to Retrain than fine-tuning. Its best step size was the largest of the four, the
+# end that we gave the grid, and that one ruins the network, as RA says. A reading that this record does not test: adaptive
 # reweighting weighs the forget loss by the retain gradient's share of both norms; in a network that has memorised its
 # data the retain gradient is next to nothing, and so is the weight, until the network is damaged and both norms are large.
 # That takes a large step, which the slim network bears and this one does not. The paper's networks are trained for longer
 # and on far more images; whether they are as sure of their retain set, two seeds of 600 images cannot say.
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ## The claims
 #
 # Each rule was written into `data/claims/qmul.yaml` before the seeds were run. Each cell prints the verdict; the reasons stand
@@ -381,7 +380,7 @@ if judged:
     ledger.record("qmul", profile, list(judged.values()))
 figures.table(figures.claims_table(judged)) if judged else None
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ## Where we differ
 #
 # **The released code does not compute the rule it intends.** Four departures, read in the code:
@@ -395,7 +394,7 @@ figures.table(figures.claims_table(judged)) if judged else None
 # Its random-label baseline also drops input pixels at random, which SalUn's does not; ours leaves that out. With
 # `official_quirks=True` our Q-MUL does 1 to 4. What labels does it give?
 
-# %% tags=[]
+# %%
 given = probes.table(
     probes.quirks, [{"profile": profile, "precision": "W4A4"}], show="Q-MUL: quirks"
 )
@@ -414,7 +413,7 @@ variants = (
     *qmul_claims.CONSTANTS,
 )
 figure = draw.advantages(results, "Q-MUL", variants)
-# %% [markdown] tags=[]
+# %% [markdown]
 # With its labels scattered, the released variant computes something close to random labels plus reweighting (RL + AGR). We
 # cannot read the paper's tables, and say this of the code alone.
 #
@@ -447,7 +446,7 @@ figures.table(
     )
 )
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # **Precision.** The released code keeps activations at signed 8 bits and the stem, the downsampling convolutions and the
 # classifier in float, although its scripts say 4 bits. We round everything between the first and the last layer to four bits,
 # and these two to eight.
@@ -460,7 +459,7 @@ figures.table(
 # does it say anything of the paper's second network, MobileNetV2: even slim, a step of it takes several times as long, and
 # training it until it has memorised would not fit these minutes. Profile `full-mobile` has it.
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ## Exercises
 #
 # ```{exercise}
@@ -495,7 +494,7 @@ for name in ("fine-tune", "Q-MUL", "OEU", "retrain"):
         f"{name:10s} {results.column('codes_changed', name).astype(float).mean():.1f} % of the codes differ from the original's"
     )
 
-# %% [markdown] tags=[]
+# %% [markdown]
 # ## Provenance
 
 # %% tags=["hide-input"]
