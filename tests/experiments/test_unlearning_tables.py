@@ -39,9 +39,7 @@ def results() -> Results:
             ]
         )
     ]
-    tuning = pd.DataFrame(
-        [{"profile": "ci", "precision": "W4A4", "method": m, "value": v} for m in ("a", "b") for v in (0.1, 0.3)]
-    )
+    tuning = pd.DataFrame([{"precision": "W4A4", "method": m, "value": v} for m in ("a", "b") for v in (0.1, 0.3)])
     return Results(tuning, pd.DataFrame(rows), pd.DataFrame(log), {("W4A4", "a"): 0.3, ("W4A4", "b"): 0.1})
 
 

@@ -38,7 +38,9 @@ def tune(profile: str, precision: str, method: str) -> list[dict]:
                 measured += [None] * seeds
     return [
         {
-            **{"profile": profile, "precision": precision, "method": method, "value": grid[i // seeds]},
+            "precision": precision,
+            "method": method,
+            "value": grid[i // seeds],
             "seed": cohort.seeds[i % seeds],
             "gap": None if row is None else avg_gap(row, reference[i % seeds]),
         }
