@@ -243,7 +243,9 @@ def test_evaluate_by_definition(model):
 def test_evaluate_lets_right_answers_end_and_others_not_run_on(model):
     # "in 1951" was learnt, a token a digit. Where "in 1" is right, as many tokens come as that has, with its end.
     asked = replace(SETS.subset([3]), answer=["in 1"])
-    assert evaluation.evaluate(model, TOKENIZER, {"forget": asked})["sets"]["forget"]["generated"] == ["in 19"]
+    for more, said in (((), "in 19"), ((None, 7), "in 1951")):
+        found = evaluation.evaluate(model, TOKENIZER, {"forget": asked}, *more)
+        assert found["sets"]["forget"]["generated"] == [said]
 
 
 def test_evaluate_without_wrong_answers(model):

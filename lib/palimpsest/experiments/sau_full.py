@@ -1,8 +1,9 @@
 """SAU on a real model, profile `full` and its slice for one core: the arms of `sau` on SmolLM2-135M and TOFU.
 
 Arms, losses, updates and measures are those of `sau`. What differs: the models (`sau_full_data`); a run ends with the
-first epoch after which the validation retention is below the bar, and is taken on the straight line between the last
-two epochs; where only the last layers train, "all weights" of arms A and B are all of these layers.
+first epoch after which the validation retention of one of three sets is below the bar, and is taken on the straight
+line between the last two epochs; where only the last layers train, "all weights" of arms A and B are
+all of these layers.
 """
 
 from dataclasses import replace
@@ -17,7 +18,7 @@ from palimpsest.experiments.profiles import choose
 from palimpsest.experiments.sau import BISECTIONS, Arm, Results, chosen, recipe
 from palimpsest.experiments.sau_cohort import DENSE
 from palimpsest.experiments.sau_full_data import Cohort, put
-from palimpsest.experiments.sau_full_measures import TEST, VALIDATION, examine, retention, state, verdict
+from palimpsest.experiments.sau_full_measures import TEST, VALIDATION, examine, kept, retention, state, verdict
 from palimpsest.experiments.sau_full_profiles import PROFILES
 from palimpsest.experiments.sau_measures import BAR, compared
 from palimpsest.training import TrainingDiverged
@@ -46,24 +47,25 @@ def tuned_as(profile: str, arm: Arm) -> Arm:
 
 
 def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Masks | None, dict]:
-    """Unlearn until the validation retention falls below the bar of `sau_measures` (95 % of the start's).
+    """Unlearn until the validation retention of a set falls below the bar of `sau_measures` (95 % of the start's).
 
     Returns the model on the bar, or at its end where it never fell below; the masks it keeps; and {"course": the
-    share of retention kept at the start and after each epoch, "epochs": where on the course the model was taken,
-    "factor": the mean over steps of D's median 1 + λ or of F's factor}. Arm B is looked at as pruned again.
+    share kept of the worst set's retention at the start and after each epoch, "epochs": where on the course the model
+    was taken, "factor": the mean over steps of D's median 1 + λ or of F's factor}. Arm B is looked at as pruned
+    again.
     """
     setting = cohort.setting
     model, masks = cohort.load("target", *recipe(arm))
-    start, moving = retention(cohort, model, VALIDATION)[0], cohort.moving(model)
+    start, moving = retention(cohort, model, VALIDATION), cohort.moving(model)
     states, course = [state(moving)], [1.0]
 
     def look() -> float:
         before = state(moving)
         if arm.kind == "B":
             cohort.prune(model, arm.pruner, arm.sparsity)
-        kept = retention(cohort, model, VALIDATION)[0] / start
+        left = kept(retention(cohort, model, VALIDATION), start)
         put(moving, before)
-        return kept
+        return left
 
     def after_epoch(_: int) -> bool:
         states.append(state(moving))
@@ -115,7 +117,7 @@ def trial(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: 
 def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]:
     """Rows of the target and of the oracle, pruned and recovered alike; of the published model too, where dense."""
     cohort = Cohort(profile, "verdict", seed)
-    start, rows = retention(cohort, cohort.load("target", pruner, sparsity)[0], TEST)[0], []
+    start, rows = retention(cohort, cohort.load("target", pruner, sparsity)[0], TEST), []
     for whose in ("target", "oracle", *(["published"] if (pruner, sparsity) == DENSE else [])):
         model, _ = cohort.load(None if whose == "published" else whose, pruner, sparsity)
         name = dict(zip(KEYS, ("none", whose, pruner, sparsity), strict=True))
@@ -133,7 +135,7 @@ def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: st
     model, masks, seen = forget(cohort, this, lr)
 
     def row(model: nn.Module, masks: pruning.Masks | None, where: tuple[str, str]) -> dict:
-        start = retention(cohort, cohort.load("target", *where)[0], TEST)[0]
+        start = retention(cohort, cohort.load("target", *where)[0], TEST)
         name = dict(zip(KEYS, (loss, kind, *where), strict=True))
         found = {**name, "seed": seed, "lr": lr, **verdict(cohort, model, start)}
         if masks is not None:
@@ -148,9 +150,9 @@ def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: st
     for where in setting.recipes_of(loss) if kind == "A" else ():
         after, _ = cohort.load("target", *where)
         put(cohort.moving(after), state(cohort.moving(model)))
-        kept = cohort.prune(after, *where)
-        cohort.recover(after, kept, "oracle", where)
-        rows.append(row(after, kept, where))
+        left = cohort.prune(after, *where)
+        cohort.recover(after, left, "oracle", where)
+        rows.append(row(after, left, where))
     return rows
 
 

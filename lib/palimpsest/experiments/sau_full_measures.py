@@ -1,11 +1,12 @@
 """What is measured of SmolLM2-135M on TOFU: retention, the verdict's probabilities, TOFU's scores.
 
-Retention is the harmonic mean of three: the answer probability of retained authors, and as TOFU takes it the
-probability of the right answer among wrong ones for real authors and world facts. Every second question decides where
-a run ends (`VALIDATION`), the others are what the verdict sees (`TEST`).
+Retention is three means: the answer probability of retained authors, and as TOFU takes it the probability of the
+right answer among wrong ones for real authors and world facts. A model has kept what it kept of the worst of them:
+a gain in one set makes no room for a loss in another. Every second question decides where a run ends (`VALIDATION`),
+the others are what the verdict sees (`TEST`).
 """
 
-from statistics import fmean, harmonic_mean
+from statistics import fmean
 
 from torch import Tensor, nn
 
@@ -19,6 +20,8 @@ from palimpsest.unlearning.language import evaluation, stress
 from palimpsest.unlearning.language.evaluation import probability
 
 VALIDATION, TEST = 0, 1
+MOST = 200
+"""Tokens of an answer, as in TOFU (which counts the question too)."""
 SHOWN = 4
 """Forget questions whose answers are recorded."""
 
@@ -34,13 +37,17 @@ def half(cohort: Cohort, which: int) -> dict[str, Questions]:
     return {"retain": part(cohort.examined, None), **real}
 
 
-def retention(cohort: Cohort, model: nn.Module, which: int) -> tuple[float, dict[str, float]]:
-    """The harmonic mean, and the three means by set."""
-    parts = {
+def retention(cohort: Cohort, model: nn.Module, which: int) -> dict[str, float]:
+    """The mean of each set."""
+    return {
         name: choice(cohort, model, q) if name in evaluation.CHOICE else probability(model, cohort.encode(q))
         for name, q in half(cohort, which).items()
     }
-    return harmonic_mean(parts.values()), parts
+
+
+def kept(now: dict[str, float], start: dict[str, float]) -> float:
+    """The share of `start` that is left in the set where it is smallest."""
+    return min(now[name] / start[name] for name in start)
 
 
 def choice(cohort: Cohort, model: nn.Module, questions: Questions) -> float:
@@ -53,14 +60,14 @@ def choice(cohort: Cohort, model: nn.Module, questions: Questions) -> float:
     return float(tofu.choice_probability(right, evaluation.wrong_losses(model, questions, encode)).mean())
 
 
-def verdict(cohort: Cohort, model: nn.Module, start: float) -> dict:
-    """On the test half. "kept" is the share of `start`, the retention of the target pruned alike; "forget each" holds
-    the probabilities of the forget answers one by one; "forget_2" asks in other words."""
-    whole, parts = retention(cohort, model, TEST)
+def verdict(cohort: Cohort, model: nn.Module, start: dict[str, float]) -> dict:
+    """On the test half: the mean of each set, and the share "<set> kept" of `start`, that of the target pruned alike;
+    "forget each" holds the probabilities of the forget answers one by one; "forget_2" asks in other words."""
+    now = retention(cohort, model, TEST)
     each = tofu.probability(evaluation.answer_losses(model, cohort.encode(cohort.forget))).tolist()
     found = {"forget": fmean(each), "forget each": each}
     found["forget_2"] = probability(model, cohort.encode(cohort.forget, 2))
-    return {**found, **parts, "kept": whole / start}
+    return {**found, **now, **{f"{name} kept": now[name] / start[name] for name in now}}
 
 
 def examine(cohort: Cohort, model: nn.Module) -> dict:
@@ -68,7 +75,7 @@ def examine(cohort: Cohort, model: nn.Module) -> dict:
     of the forget answers after a 4-bit round trip of the layers that train. Leaves the model as it was."""
     most = cohort.setting.scored
     scored = {name: q.subset(range(len(q))[:most]) for name, q in half(cohort, TEST).items()}
-    found = evaluation.evaluate(model, cohort.tokenizer, {"forget": cohort.forget, **scored}, PROMPT)
+    found = evaluation.evaluate(model, cohort.tokenizer, {"forget": cohort.forget, **scored}, PROMPT, MOST)
     forget, encoded = found["sets"]["forget"], cohort.encode(cohort.forget)
     unseen = cohort.encode(take(cohort.setting.holdout))
     scores = [tofu.min_k(evaluation.token_logprobs(model, part), part.labels).tolist() for part in (encoded, unseen)]

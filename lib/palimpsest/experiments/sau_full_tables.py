@@ -9,6 +9,7 @@ from scipy.stats import bootstrap
 from palimpsest.experiments.sau_claims import NAMES
 from palimpsest.experiments.sau_cohort import DENSE
 from palimpsest.experiments.sau_full_profiles import FULL, PROFILES, Rows, Setting
+from palimpsest.unlearning.language import evaluation
 
 RESAMPLES = 2000
 KEYS = ["loss", "pruner", "sparsity", "kind"]
@@ -100,8 +101,10 @@ def arms(
                 "gap closed, %": f"{100 * part['gap closed'].mean():.0f} [{low:.0f}, {high:.0f}]",
                 "forget": round(part.forget.mean(), 3),
                 "in other words": round(part.forget_2.mean(), 3),
-                "retain": round(part.retain.mean(), 3),
-                "test retention kept, %": round(100 * part.kept.mean(), 1),
+                **{
+                    f"{name.replace('_', ' ')} kept, %": round(100 * part[f"{name} kept"].mean(), 1)
+                    for name in evaluation.UTILITY
+                },
                 "epochs": round(part.epochs.mean(), 2),
                 "pruned weights not zero": f"{left.sum():.0f}" if left.notna().all() else None,
             }

@@ -104,13 +104,19 @@ def generate(
 
 
 def evaluate(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, sets: dict[str, Questions], template: str | None = None
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    sets: dict[str, Questions],
+    template: str | None = None,
+    max_new_tokens: int | None = None,
 ) -> dict:
     """TOFU's scores (`metrics.tofu`) of every set, item by item, and the utility where the sets for it are given.
 
-    Questions are asked in their first form. The model may write as many tokens as the set's longest right answer has,
-    with its end: a right answer is never cut off, and a model that does not stop costs little. (Ours; the code
-    released with TOFU stops at 200 tokens, question included.)
+    Questions are asked in their first form. The model may write `max_new_tokens`; None lets it write as many as the
+    set's longest right answer has, with its end: an answer worded as the right one is never cut off, and a model that
+    does not stop costs little. That is ours, for models that were trained on every set; one that says in a sentence
+    what the right answer says in a name needs more. (The code released with TOFU stops at 200 tokens, question
+    included.)
 
     Returns values that JSON takes:
         sets: name -> loss [n] of the right answer in nats; probability [n] (`tofu.choice_probability` for the names
@@ -120,7 +126,9 @@ def evaluate(
     Raises ValueError for a set of UTILITY without wrong answers, for unequal numbers of them, for texts longer than
     the model's context, and where the model's hidden states are not finite.
     """
-    found = {"sets": {name: _evaluate_set(model, tokenizer, name, sets[name], template) for name in sets}}
+    found = {
+        "sets": {name: _evaluate_set(model, tokenizer, name, sets[name], template, max_new_tokens) for name in sets}
+    }
     if set(UTILITY) <= sets.keys():
         scores = {}
         for name in UTILITY:
@@ -132,7 +140,7 @@ def evaluate(
     return found
 
 
-def _evaluate_set(model, tokenizer, name, questions, template):
+def _evaluate_set(model, tokenizer, name, questions, template, most):
     def encode(asked, answers):
         return language.encode(tokenizer, asked, answers, model.config.max_position_embeddings, template)
 
@@ -141,8 +149,8 @@ def _evaluate_set(model, tokenizer, name, questions, template):
     if len(wrong_each) > 1 or (wrong_each == {0} and name in UTILITY):
         raise ValueError(f"sets[{name!r}]: got {sorted(wrong_each)} wrong answers a question, want as many for each")
     loss, (m,) = answer_losses(model, right), wrong_each
-    longest = int((right.labels != IGNORED).sum(1).max())
-    generated = generate(model, tokenizer, questions.question, longest, template)
+    most = int((right.labels != IGNORED).sum(1).max()) if most is None else most
+    generated = generate(model, tokenizer, questions.question, most, template)
     found = {"loss": loss, "probability": tofu.probability(loss)}
     found["rouge"] = rouge_l_recall(questions.answer, generated)
     if m:
