@@ -26,8 +26,12 @@ def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dic
                 for i in [2]
                 for v in METHODS[c["method"]].grid
             ]
-        shares = {"FA": 0.5, "RA": 0.5, "TA": 0.5, "MIA": 0.5, "work": 1.0, "flow": [[1, 0], [0, 1]], "seed": 0}
-        return [{"rows": [{**c, **shares}], "log": []} for c in configs]
+        shares = {"FA": 0.5, "RA": 0.5, "TA": 0.5, "MIA": 0.5, "work": 1.0, "flow": [[1, 0], [0, 1]]}
+        log = {"Q-MUL": [{"weight_f": [0.1, 0.2]}, {"weighted_retain": [1.0, 1.0]}, {"weight_f": [0.3, 0.4]}]}
+        return [
+            {"rows": [{**c, **shares, "seed": seed} for seed in (0, 1)], "log": log.get(c.get("method"), [])}
+            for c in configs
+        ]
 
     monkeypatch.setattr(runs, "run_all", run_all)
     return asked, unlearning.execute(profile, chapter)
@@ -44,10 +48,17 @@ def test_a_profile_tunes_and_runs_what_it_trains(monkeypatch, profile, chapter):
     assert {row["method"] for row in results.tuned if row["precision"] == "W4A4"} == values.keys() & METHODS.keys()
 
 
-def test_the_fallback_runs_five_methods(monkeypatch):
+def test_the_fallback_runs_its_methods(monkeypatch):
     asked, _ = jobs_of(monkeypatch, "full-cpu", "qmul")
     assert [c["method"] for c in asked["tune"]] == list(ON_CPU)
     assert {c["method"] for c in asked["arm"]} == {"original", "retrain", *ON_CPU}
+
+
+def test_rows_carry_the_adaptive_weights_by_epoch(monkeypatch):
+    _, results = jobs_of(monkeypatch, "full-cpu", "qmul")
+    weights = results.runs.set_index(["method", "seed"]).weight_f
+    assert weights["Q-MUL"].tolist() == [[0.1, 0.3], [0.2, 0.4]]
+    assert weights["OEU"].tolist() == [[], []]
 
 
 def test_an_unknown_profile_is_refused_before_any_work(monkeypatch):
@@ -67,7 +78,7 @@ def test_tuning_leaves_out_the_values_above_the_largest(monkeypatch, largest, ex
     assert [row["value"] for row in unlearning.tune("tiny", "W4A4", "random label")] == expected
 
 
-def test_the_fallback_is_the_headline_with_five_methods():
+def test_the_fallback_is_the_headline_alone():
     (only,) = conditions("full-cpu", "qmul")
     assert (only.precision, only.forget_set, only.methods) == ("W4A4", "random 10 %", ON_CPU)
     full, short = PROFILES["full"], PROFILES["full-cpu"]

@@ -39,7 +39,13 @@ def results() -> Results:
             ]
         )
     ]
-    tuning = pd.DataFrame([{"precision": "W4A4", "method": m, "value": v} for m in ("a", "b") for v in (0.1, 0.3)])
+    tuning = pd.DataFrame(
+        [
+            {"precision": "W4A4", "method": m, "value": v, "gap": 5.0 if v < 0.2 else None}
+            for m in ("a", "b")
+            for v in (0.1, 0.3)
+        ]
+    )
     return Results(tuning, pd.DataFrame(rows), pd.DataFrame(log), {("W4A4", "a"): 0.3, ("W4A4", "b"): 0.1})
 
 
@@ -82,11 +88,11 @@ def test_recorded_rows_stand_beside_those_of_the_page():
     assert (row["value, full-cpu"], row["value, ci"]) == (0.1, 0.03)
 
 
-def test_the_values_tuned():
-    assert results().tuned == [
-        {"precision": "W4A4", "method": "a", "value": 0.3},
-        {"precision": "W4A4", "method": "b", "value": 0.1},
-    ]
+def test_tuning_as_plain_rows():
+    rows = results().tuned
+    assert rows[0] == {"precision": "W4A4", "method": "a", "value": 0.1, "gap": 5.0}
+    assert rows[1]["gap"] is None, "a run that diverged"
+    assert len(rows) == 4
 
 
 def test_the_log_of_one_condition():

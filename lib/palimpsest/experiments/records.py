@@ -18,7 +18,7 @@ def path_of(name: str, profile: str) -> Path:
 
 
 def write(name: str, profile: str, tuned: list[dict], rows: pd.DataFrame) -> Path:
-    """Record the rows of experiment `name` with their command, environment and date, and the values tuned."""
+    """Record the rows of experiment `name` with their command, environment and date, and what tuning found."""
     content = {
         "command": f"palimpsest run {name} --profile {profile}",
         "environment": runs.environment(),

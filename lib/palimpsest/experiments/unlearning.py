@@ -109,8 +109,9 @@ def arm(profile: str, precision: str, forget_set: str, method: str, value: float
 @dataclass(frozen=True, eq=False)
 class Results:
     """`tuning`: one row a grid value and tuning seed. `runs`: one row a network, references included; shares in
-    [0, 1], "gap" in points, "work" in sample passes. `log`: what the methods recorded, one row a network and
-    step. `values`: (precision tuned at, method) -> the grid value chosen."""
+    [0, 1], "gap" in points, "work" in sample passes, "weight_f" the adaptive weight of the forget set, a list by
+    epoch, empty without one. `log`: what the methods recorded, one row a network and step. `values`: (precision
+    tuned at, method) -> the grid value chosen."""
 
     tuning: pd.DataFrame
     runs: pd.DataFrame
@@ -119,8 +120,8 @@ class Results:
 
     @property
     def tuned(self) -> list[dict]:
-        """The values chosen, as rows."""
-        return [{"precision": p, "method": m, "value": v} for (p, m), v in self.values.items()]
+        """`tuning` as plain rows; a gap of None is a run that diverged."""
+        return self.tuning.astype(object).where(self.tuning.notna(), None).to_dict("records")
 
     def column(
         self, name: str, method: str, precision: str = HEADLINE[0], forget_set: str = HEADLINE[1]
@@ -179,6 +180,11 @@ def execute(profile: str, chapter: str) -> Results:
     ]
     rows["chi2"] = [measures.histogram_distance(a, b) for a, b in zip(rows.flow, reference.flow, strict=True)]
     rows["rte"] = rows.work.to_numpy() / reference.work.to_numpy()
+    rows["weight_f"] = [
+        [entry["weight_f"][k] for entry in d["log"] if "weight_f" in entry]
+        for d in done
+        for k in range(len(d["rows"]))
+    ]
     return Results(tuning, rows, pd.DataFrame(chain.from_iterable(d["log"] for d in done)), values)
 
 

@@ -48,7 +48,7 @@ FULL_CPU = Setting(
 - two seeds for three;
 - four values of each method's grid for six: 0.1 and 0.3 are ten and thirty times the step size of training, and
   fine-tuning and random label diverged at 0.1;
-- W4A4 and a random 10 % alone, and five methods (`unlearning_conditions.ON_CPU`) beside Retrain.
+- W4A4 and a random 10 % alone, and seven methods (`unlearning_conditions.ON_CPU`) beside Retrain.
 """
 
 PROFILES = {
