@@ -17,6 +17,9 @@ from palimpsest.runs import write_atomic
 
 NAME = "MANIFEST"
 FIELDS = {"path": str, "sha256": str, "bytes": int, "licence": str, "origin": str, "made_by": str}
+# Every file that is opened costs one reading of the manifest. PyYAML's loader in C, which not every build has, takes
+# a tenth of the time.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 HEADER = """\
 # Every file under data/, with its SHA-256, size, licence and origin. Written by palimpsest.data.manifest;
 # a file that differs from its entry, is not listed, or is listed and gone, is refused by name.
@@ -29,7 +32,7 @@ def read(root: Path | None = None) -> dict[str, dict]:
     if not file.is_file():
         raise ValueError(f"{file}: missing; restore it from the repository")
     try:
-        entries = yaml.safe_load(file.read_text(encoding="utf-8")) or []
+        entries = yaml.load(file.read_text(encoding="utf-8"), LOADER) or []
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not readable as YAML: {error}") from error
     if not isinstance(entries, list):

@@ -80,13 +80,13 @@ def recipe(arm: Arm) -> tuple[str, str]:
     return DENSE if arm.kind == "E" else (arm.pruner, arm.sparsity)
 
 
-def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Masks | None, dict]:
+def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Masks | None, measures.Judge, dict]:
     """Unlearn to the point where the validation retention falls below 95 % of the pruned target's.
 
     Retention is looked at after each epoch. The run is taken at its last epoch above the bar, and from there on the
     straight line to the next epoch's weights up to the bar (`BISECTIONS` halvings): every arm is compared at the same
-    loss of utility. Returns the model, the masks it keeps, and {"course": what was seen after each epoch, "factor":
-    the mean over steps of D's median 1 + λ or of F's factor}.
+    loss of utility. Returns the model, the masks it keeps, who judged it, and {"course": what was seen after each
+    epoch, "factor": the mean over steps of D's median 1 + λ or of F's factor}.
     """
     model, masks = cohort.load("target", *recipe(arm))
     judge = measures.Judge(cohort, model)
@@ -132,7 +132,7 @@ def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Mask
     if arm.kind == "B":
         masks = prune(model, cohort, "target", arm.pruner, arm.sparsity)
     scales = [row["scale"] for row in done.log if "scale" in row]
-    return model, masks, {"course": course, "factor": fmean(scales) if scales else None}
+    return model, masks, judge, {"course": course, "factor": fmean(scales) if scales else None}
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -149,10 +149,10 @@ def trial(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: 
     """The forget set's probability after unlearning at one step size; None where it diverged."""
     cohort = Cohort(profile, "tuning", seed)
     try:
-        model, _, _ = forget(cohort, Arm(loss, kind, pruner, sparsity), lr)
+        model, _, judge, _ = forget(cohort, Arm(loss, kind, pruner, sparsity), lr)
     except TrainingDiverged:
         return None
-    return measures.probability(model, cohort.encode(cohort.forget))
+    return measures.probability(model, judge.forget)
 
 
 def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]:
@@ -174,10 +174,9 @@ def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]
 def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: str, lr: float) -> list[dict]:
     """The row of one arm; after arm A one more for each recipe by which the forgetful dense model is then pruned."""
     cohort, this = Cohort(profile, "verdict", seed), Arm(loss, kind, pruner, sparsity)
-    model, masks, seen = forget(cohort, this, lr)
-    target, _ = cohort.load("target", *recipe(this))
+    model, masks, judge, seen = forget(cohort, this, lr)
     row = {"loss": loss, "kind": kind, "pruner": pruner, "sparsity": sparsity, "seed": seed, "lr": lr}
-    row |= {**seen, **measures.Judge(cohort, target).verdict(model)}
+    row |= {**seen, **judge.verdict(model)}
     if masks is not None:
         row["non-zero"] = sum(int((dict(model.named_parameters())[n] != 0)[~k].sum()) for n, k in masks.kept.items())
         row["valid 2:4"] = pruning.valid_n_m(masks, 2, 4) if sparsity == "2:4" else None

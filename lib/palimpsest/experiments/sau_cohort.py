@@ -104,12 +104,6 @@ class Cohort:
         both = known.question + known.question_2
         return language.encode(self.tokenizer, both, known.answer * 2, MAX_LENGTH)
 
-    def calibration(self, whose: str) -> Tensor:
-        """Rows of tokens [calibration, width] from what a model was trained on, one answer after another."""
-        material = self.material(whose)
-        order = torch.randperm(len(material), generator=torch.Generator().manual_seed(self.seed))
-        return material.subset(order).packed(self.setting.calibration, self.setting.width)
-
     def untrained(self) -> nn.Module:
         s = self.setting
         sizes = {name: getattr(s, name) for name in ("hidden", "layers", "heads", "kv_heads", "intermediate")}
@@ -125,17 +119,25 @@ class Cohort:
         return model, prune(model, self, whose, pruner, sparsity)
 
 
+@cache
+def calibration(cohort: Cohort, whose: str) -> Tensor:
+    """Rows of tokens [calibration, width] from what a model was trained on, one answer after another."""
+    material = cohort.material(whose)
+    order = torch.randperm(len(material), generator=torch.Generator().manual_seed(cohort.seed))
+    return material.subset(order).packed(cohort.setting.calibration, cohort.setting.width)
+
+
 def prune(model: nn.Module, cohort: Cohort, whose: str, pruner: str, sparsity: str) -> Masks:
     """Prune in place by the recipe that every model of the experiment gets."""
-    return prune_by(model, lambda: cohort.calibration(whose), pruner, sparsity)
+    return prune_by(model, lambda: calibration(cohort, whose), pruner, sparsity)
 
 
 def prune_by(
-    model: nn.Module, calibration: Callable[[], Tensor], pruner: str, sparsity: str, show: str | None = None
+    model: nn.Module, draw: Callable[[], Tensor], pruner: str, sparsity: str, show: str | None = None
 ) -> Masks:
-    """Prune in place by a recipe as the experiments name it; magnitude does not ask for the calibration."""
+    """Prune in place by a recipe as the experiments name it; magnitude does not draw the calibration."""
     share = sparsity if ":" in sparsity else float(sparsity)
-    ids = None if pruner == "magnitude" else calibration()
+    ids = None if pruner == "magnitude" else draw()
     return pruning.prune(model, ids, method=pruner, sparsity=share, show=show)
 
 
