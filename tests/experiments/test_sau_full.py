@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from statistics import harmonic_mean
 
 import numpy as np
 import pytest
@@ -41,7 +42,6 @@ TINY = Setting(
     recovery={("sparsegpt", "0.5"): (1, 1e-3)},
     top=2,
     shared=True,
-    scored=2,
 )
 
 
@@ -239,6 +239,13 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     assert sau_full_tables.scores(table).model.tolist() == [
         *("target", "oracle", "U→P", "P→U, all weights", "P→U, masked", "SAU")
     ]
+    nine = sau_full_tables.utilities(table).set_index("score")
+    assert list(nine.index)[:3] == ["retain probability", "retain rouge", "retain truth"]
+    assert nine.columns.tolist() == ["target", "oracle", "U→P", "P→U, all weights", "P→U, masked", "SAU"]
+    for name, (utility,) in table[table.utility.notna()].groupby("kind")[["utility"]].mean().iterrows():
+        scores = nine[sau_full_tables.MODELS[name]]
+        assert len(scores) == 9
+        assert utility == pytest.approx(0 if (scores == 0).any() else harmonic_mean(scores), rel=0.05, abs=1e-3)
     assert len(sau_full_tables.answers(table)) == 4
     here = table.pruner.eq("wanda")
     one, start = (table[here & table.kind.eq(kind)].retain.item() for kind in ("D wanda", "target"))

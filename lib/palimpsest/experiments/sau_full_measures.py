@@ -71,11 +71,11 @@ def verdict(cohort: Cohort, model: nn.Module, start: dict[str, float]) -> dict:
 
 
 def examine(cohort: Cohort, model: nn.Module) -> dict:
-    """TOFU's scores, answers by question, Min-40 % of the forget set and of authors never seen, and the probability
-    of the forget answers after a 4-bit round trip of the layers that train. Leaves the model as it was."""
-    most = cohort.setting.scored
-    scored = {name: q.subset(range(len(q))[:most]) for name, q in half(cohort, TEST).items()}
-    found = evaluation.evaluate(model, cohort.tokenizer, {"forget": cohort.forget, **scored}, PROMPT, MOST)
+    """TOFU's scores on the test half, answers by question, Min-40 % of the forget set and of authors never seen, and
+    the probability of the forget answers after a 4-bit round trip of the layers that train. Leaves the model as it
+    was."""
+    sets = {"forget": cohort.forget, **half(cohort, TEST)}
+    found = evaluation.evaluate(model, cohort.tokenizer, sets, PROMPT, MOST)
     forget, encoded = found["sets"]["forget"], cohort.encode(cohort.forget)
     unseen = cohort.encode(take(cohort.setting.holdout))
     scores = [tofu.min_k(evaluation.token_logprobs(model, part), part.labels).tolist() for part in (encoded, unseen)]
@@ -87,6 +87,7 @@ def examine(cohort: Cohort, model: nn.Module) -> dict:
     answers = list(zip(cohort.forget.question, forget["generated"], strict=True))
     return {
         "utility": found["utility"],
+        "scores": found["scores"],
         "rouge": fmean(forget["rouge"]),
         "truth_ratio": forget["truth_ratio"],
         "min_k": scores,

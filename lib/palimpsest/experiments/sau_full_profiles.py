@@ -17,8 +17,7 @@ class Setting:
     all. `recovery` (epochs, step size) is how a model pruned by a recipe is trained on, on what it had learnt and
     with its zeros held. `grid` is tuned on the authors `tuning`, `tuned_at` the recipe for it; with `shared` once for
     all arms, by the masked one. The losses in `aside` are run at `tuned_at` alone. `facts` counts the questions about
-    real authors and about the world in each half of retention, `scored` those of each set of the utility; None takes
-    all.
+    real authors and about the world in each half of retention; None takes all.
     """
 
     forget: Rows
@@ -41,7 +40,6 @@ class Setting:
     shared: bool = False
     aside: tuple[str, ...] = ()
     facts: int | None = None
-    scored: int | None = None
 
     def recipes_of(self, loss: str) -> tuple[tuple[str, str], ...]:
         """The recipes of pruning under which a loss is run."""
@@ -89,7 +87,6 @@ FULL_CPU = Setting(
     shared=True,
     aside=("GradDiff",),
     facts=25,
-    scored=10,
 )
 """A slice for one CPU core. What is shortened against `FULL`:
 
@@ -101,7 +98,7 @@ FULL_CPU = Setting(
 - one grid of two step sizes for all arms, tuned with NPO and masked updates at Wanda 30 %; GradDiff takes that too;
 - at most 4 epochs of unlearning in batches of 4, for 10 in batches of 32;
 - retention from 25 questions about real authors and 25 about the world, for 50 and 58, in each half;
-- TOFU's utility from 10 questions a set, at Wanda 30 % and with NPO alone;
+- TOFU's scores at Wanda 30 % and with NPO alone;
 - 4,096 calibration tokens for 65,536.
 """
 

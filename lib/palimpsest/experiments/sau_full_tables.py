@@ -49,7 +49,6 @@ def _sizes(s: Setting) -> dict[str, str]:
         "epochs of unlearning, at most": str(s.unlearn_epochs),
         "questions in a batch": str(s.unlearn_batch),
         "real questions in a half of retention": "all" if s.facts is None else f"{s.facts} of either kind",
-        "questions of a set in TOFU's utility": "all" if s.scored is None else str(s.scored),
         "seeds": str(len(s.seeds)),
     }
 
@@ -118,6 +117,14 @@ def scores(rows: pd.DataFrame) -> pd.DataFrame:
     part = rows[rows.utility.notna()]
     table = part.groupby("kind", sort=False)[columns].mean().round(2).reset_index()
     return table.assign(kind=table.kind.map(MODELS)).rename(columns={"kind": "model"})
+
+
+def utilities(rows: pd.DataFrame) -> pd.DataFrame:
+    """The nine scores whose harmonic mean the utility is, one a row, and one column a model: means over seeds."""
+    part = rows[rows.utility.notna()]
+    nine = pd.DataFrame(part.scores.tolist()).groupby(part.kind.map(MODELS).to_numpy(), sort=False).mean()
+    nine.columns = nine.columns.str.replace("_", " ")
+    return nine.T.round(3).rename_axis("score").reset_index()
 
 
 def answers(rows: pd.DataFrame) -> pd.DataFrame:
