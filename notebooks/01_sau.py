@@ -363,11 +363,11 @@ figures.table(tables.sizes("full-cpu"))
 # %% [markdown]
 # In **top-layers mode** target and oracle differ in their last layers only, and "all weights" means all weights of these layers;
 # the layers below are the published model's, pruned by the same recipe. SparseGPT at 50 % leaves a model of this size
-# **degraded** even after recovery: its rows say what unlearning does in a damaged model. A run ends with the first epoch after
-# which validation retention is below the bar and is taken on the line between the last two; a run that never fell below is
-# taken at its end. Numbers below were recorded by the command printed and are read from `data/results`; this page did not
-# compute them, and no claim is judged by them. Where it says *not run*, the tables that follow are missing, and nothing is
-# claimed.
+# **degraded** even after recovery: its rows say what unlearning does in a damaged model. Retained authors, real authors and world
+# facts have a bar each: a run ends with the first epoch after which one of them has lost more than 5 % on validation questions,
+# and is taken on the line between the last two epochs; a run in which none has is taken at its end. Numbers below were recorded
+# by the command printed and are read from `data/results`; this page did not compute them, and no claim is judged by them. Where
+# it says *not run*, the tables that follow are missing, and nothing is claimed.
 
 # %%
 record = records.shown("sau", "full-cpu")
@@ -386,35 +386,48 @@ figures.table(tables.references(record["rows"], recovered)) if record else None
 
 # %% [markdown]
 # The arms. Intervals are 95 % bootstraps over the forget questions, the same questions of target, oracle and arm in every
-# resample: they speak of other questions, not of another seed or of other authors. Look first at *test retention kept*: arms are
-# only comparable where it is alike.
+# resample: they speak of other questions, not of another seed or of other authors. Look first at the three columns *kept*, which
+# are measured on questions that no bar saw: arms are only comparable where these are alike.
 
 # %% tags=["hide-input"]
 figures.table(tables.arms(record["rows"], recovered)) if record else None
 
 # %% [markdown]
-# **How to read it.** At Wanda 30 % the three updates of the sparse model end side by side under either loss: masking takes
-# nothing away that redistribution could give back, and the factor that SAU puts on a step is little above one. The dense model closes
-# more of the gap, but it also gave up more of what it should retain: the bar was set on validation questions, and few of them
-# speak for the test questions. So this slice does not show that a sparse model is harder to unlearn. Pruning the dense
-# model after it has unlearned (U→P) brings nothing back.
+# **How to read it.** With NPO the updates of the sparse model end side by side, at the same cost in every set: at Wanda 30 % all
+# three, at SparseGPT 50 % the masked one and SAU, with the one of all weights a little behind, within the intervals. Masking
+# takes nothing away that redistribution could give back: longer steps reach the bar sooner, not farther along.
 #
-# At SparseGPT 50 % SAU looks far ahead, and the column *retain* says why that is no finding. Retention is a harmonic mean of
-# three sets; the facts weigh most, being lowest; and in this damaged model unlearning makes right answers about the world
-# likelier among the wrong ones. That made room for losses elsewhere: when the masked arm and SAU reached the bar, the retained
-# authors had lost much of their probability, under SAU, whose steps are the longest, the most. The arm that updates all weights
-# kept them. A bar for each of the three sets, and not for their mean, is what such a comparison needs.
+# The dense model closes more of the gap, and pays elsewhere: it gave up real authors and world facts, which the sparse models
+# kept, while these gave up retained authors. The bars stand at validation questions, and few of them speak for the test
+# questions. So this slice does not show that a sparse model is harder to unlearn.
+#
+# With GradDiff no run fell below a bar, dense or sparse, and each is taken after its last epoch. These rows compare how far so
+# many steps go, not what forgetting costs. SAU went farther than the masked update, on steps that redistribution makes longer
+# (*factor*). Whether it would be farther at a common cost, they do not say.
+#
+# Pruning the dense model after it has unlearned (U→P) brings nothing back. At SparseGPT 50 % that even looks like the best way
+# to forget. The recovery may have done it: after U→P it trains on what stays, and the forget set is not part of that; a model that
+# is pruned first is recovered before it unlearns, the forget set included. Without recovery, at Wanda 30 %, U→P changes nothing.
+#
+# An earlier record had one bar, for the mean of the three sets. There SAU looked far ahead at SparseGPT 50 %: facts had become
+# likelier in the damaged model, which made room for losing retained authors. With a bar for each set that lead is gone.
 
 # %% [markdown]
 # TOFU's scores with NPO at Wanda 30 %; the row U→P is dense unlearning that was pruned afterwards. `D` and `log10 p` compare truth
 # ratios with the oracle's, and `PrivLeak` is 0 for a model that looks retrained. None of the arms comes near the oracle in either:
-# the answers have become unlikely, and the traces of having learnt them have not gone. The utility is 0 for every model, the
-# target included, and tells nothing: it is a harmonic mean of nine scores, these models name a real author in a sentence, and
-# our evaluation cuts an answer off after as many tokens as the longest right one has, a name. ROUGE for real authors is 0 so, and
-# the mean with it.
+# the answers have become unlikely, and the traces of having learnt them have not gone.
 
 # %% tags=["hide-input"]
 figures.table(tables.scores(record["rows"])) if record else None
+
+# %% [markdown]
+# The utility is the harmonic mean of nine scores, and one of them rules it. These models hardly ever name a real author in their
+# own words, the target and the oracle included, so that ROUGE is next to nothing for some and 0 for others, and a harmonic mean
+# with a 0 in it is 0. Whether the utility is above 0 tells who happened to hit part of a name. What unlearning cost stands in
+# the other scores: most of it in ROUGE, of the retained authors and of the world.
+
+# %% tags=["hide-input"]
+figures.table(tables.utilities(record["rows"])) if record else None
 
 # %% [markdown]
 # And what these models answer, by themselves:

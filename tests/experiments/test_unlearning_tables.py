@@ -88,6 +88,18 @@ def test_recorded_rows_stand_beside_those_of_the_page():
     assert (row["value, full-cpu"], row["value, ci"]) == (0.1, 0.03)
 
 
+def test_adaptive_weights_by_epoch():
+    where = {"precision": "W4A4", "forget_set": "random 10 %", "value": 0.03}
+    rows = [
+        {**where, "method": "OEU", "weight_f": []},
+        {**where, "method": "Q-MUL", "weight_f": [0.1, 0.5]},
+        {**where, "method": "Q-MUL", "weight_f": [0.2, 0.7]},
+        {**where, "method": "Q-MUL", "precision": "float", "weight_f": [0.9, 0.9]},
+    ]
+    (row,) = tables.weights_by_epoch(pd.DataFrame(rows)).to_dict("records")
+    assert row == {"method": "Q-MUL", "value": 0.03, "w_f, epoch 1": 0.15, "w_f, epoch 2": 0.6}
+
+
 def test_tuning_as_plain_rows():
     rows = results().tuned
     assert rows[0] == {"precision": "W4A4", "method": "a", "value": 0.1, "gap": 5.0}

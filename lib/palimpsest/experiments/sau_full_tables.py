@@ -84,8 +84,8 @@ def interval(target, unlearned, oracle, resamples: int = RESAMPLES) -> tuple[flo
 def arms(
     rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = frozenset(), resamples: int = RESAMPLES
 ) -> pd.DataFrame:
-    """One row an arm: gap closed in % with its interval over the questions of all seeds, what it cost, and where on
-    its course it was taken."""
+    """One row an arm: gap closed in % with its interval over the questions of all seeds, what it cost, where on
+    its course it was taken, and the factor that SAU or a boost put on its steps."""
     shown = []
     for (loss, pruner, sparsity, kind), part in rows[rows.loss != "none"].groupby(KEYS, sort=False):
         alike = rows[(rows.pruner == pruner) & (rows.sparsity == sparsity)].set_index(["kind", "seed"])["forget each"]
@@ -105,6 +105,7 @@ def arms(
                     for name in evaluation.UTILITY
                 },
                 "epochs": round(part.epochs.mean(), 2),
+                "factor": round(part.factor.astype(float).mean(), 2),
                 "pruned weights not zero": f"{left.sum():.0f}" if left.notna().all() else None,
             }
         )

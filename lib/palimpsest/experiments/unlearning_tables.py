@@ -90,3 +90,13 @@ def beside_recorded(results: Results, recorded: pd.DataFrame, profiles: tuple[st
         here = pd.Series({method: results.column(column, method).mean() for method in there.index})
         table |= {f"{name}, {profiles[0]}": there.round(digits), f"{name}, {profiles[1]}": here.round(digits)}
     return pd.DataFrame(table).sort_values(f"avg gap, {profiles[0]}").reset_index(names="method")
+
+
+def weights_by_epoch(rows: pd.DataFrame) -> pd.DataFrame:
+    """The forget set's adaptive weight w_f in each epoch at the headline, a row a method that computes it: means over
+    seeds, with the step size."""
+    part = rows.query("precision == @HEADLINE[0] and forget_set == @HEADLINE[1]")
+    part = part[part.weight_f.map(len) > 0]
+    table = pd.DataFrame(part.weight_f.tolist()).rename(columns=lambda epoch: f"w_f, epoch {epoch + 1}")
+    table = table.assign(method=part.method.to_numpy(), value=part.value.to_numpy())
+    return table.groupby(["method", "value"], sort=False).mean().round(3).reset_index()
