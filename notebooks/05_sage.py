@@ -57,6 +57,7 @@ from itertools import chain
 
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from scipy.stats import chisquare
 from transformers.utils import logging
 
@@ -526,16 +527,14 @@ figures.table(
 
 # %% tags=["hide-input"]
 record = records.shown("sage", "full")
-measured = record["tuned"][-1] if record else None
-
-# %% tags=["hide-input"]
-figures.table(sage_full_tables.pair(measured)) if record else None
-
-# %% tags=["hide-input"]
-figures.table(sage_full_tables.arms(record["rows"])) if record else None
-
-# %% tags=["hide-input"]
-figures.table(sage_full_tables.forwards(measured)) if record else None
+if record:
+    measured = record["tuned"][-1]
+    for table in (
+        sage_full_tables.pair(measured),
+        sage_full_tables.arms(record["rows"]),
+        sage_full_tables.forwards(measured),
+    ):
+        display(figures.table(table))
 
 # %% [markdown]
 # ## The claims
