@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from palimpsest import paths, runs, training
+from palimpsest.experiments import unlearning
 from palimpsest.experiments import unlearning_cohort as cohorts
 from palimpsest.experiments import unlearning_measures as measures
 from palimpsest.experiments.unlearning_cohort import Cohort
@@ -126,4 +128,15 @@ def test_details_of_retrain_and_of_the_original_against_themselves():
     in_float = Cohort("tiny", "verdict", "float", "random 10 %")
     assert [row["relearn"] for row in details(in_float, "original")] == [0, 0]
     assert all(row["codes_changed"] > 0 for row in rows)
-    assert measures.histogram_distance(rows[0]["flow"], rows[0]["flow"]) == 0
+    assert [row["chi2"] for row in rows] == [0, 0]
+    for own, target in zip(details(in_float, "original"), details(in_float, "retrain"), strict=True):
+        a, b = (np.sum(row["flow"], axis=0) for row in (own, target))
+        named = a + b > 0
+        assert own["chi2"] == pytest.approx(((a - b)[named] ** 2 / (a + b)[named]).sum() / (a + b).sum())
+
+
+@pytest.mark.parametrize(("precision", "detailed"), [("W4A4", True), ("float", False)])
+def test_details_are_taken_at_the_headline_alone(precision, detailed):
+    rows = unlearning.arm("tiny", precision, "random 10 %", "original", 0.0)["rows"]
+    assert [{"cka", "relearn"} <= row.keys() for row in rows] == [detailed] * 2
+    assert all("FA" in row for row in rows)

@@ -26,7 +26,7 @@ def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dic
                 for i in [2]
                 for v in METHODS[c["method"]].grid
             ]
-        shares = {"FA": 0.5, "RA": 0.5, "TA": 0.5, "MIA": 0.5, "work": 1.0, "flow": [[1, 0], [0, 1]]}
+        shares = {"FA": 0.5, "RA": 0.5, "TA": 0.5, "MIA": 0.5, "work": 1.0}
         log = {"Q-MUL": [{"weight_f": [0.1, 0.2]}, {"weighted_retain": [1.0, 1.0]}, {"weight_f": [0.3, 0.4]}]}
         return [
             {"rows": [{**c, **shares, "seed": seed} for seed in (0, 1)], "log": log.get(c.get("method"), [])}

@@ -74,7 +74,8 @@ def forget(models, problem: Problem, setting: Setting, method: str, lr: float | 
 
 
 def arm(profile: str, precision: str, forget_set: str, method: str, value: float) -> dict:
-    """{"rows": one a verdict seed, "log": what the method recorded}.
+    """{"rows": one a verdict seed, with the details of `unlearning_measures` at the headline alone, "log": what the
+    method recorded}.
 
     `method` may be "original" or "retrain". A run that diverges is repeated at the next smaller value of the grid,
     which the row's "value" shows.
@@ -98,11 +99,12 @@ def arm(profile: str, precision: str, forget_set: str, method: str, value: float
         # A pass backward costs about two forward ones: gradients of the weights and of the inputs.
         log, work = done.log, done.samples_forward + 2.0 * done.samples_backward
     found = measures.outputs(models, cohort.problem())
-    rows, details = measures.report(found, cohort.seeds), measures.details(models, found, cohort)
+    rows = measures.report(found, cohort.seeds)
+    if (precision, forget_set) == HEADLINE:
+        details = measures.details(models, found, cohort)
+        rows = [row | more for row, more in zip(rows, details, strict=True)]
     name = {"precision": precision, "forget_set": forget_set, "method": method, "value": value, "work": work}
-    rows = [
-        {**name, "seed": seed, **row, **more} for seed, row, more in zip(cohort.seeds, rows, details, strict=True)
-    ]
+    rows = [{**name, "seed": seed, **row} for seed, row in zip(cohort.seeds, rows, strict=True)]
     return {"rows": rows, "log": [{**name, **entry} for entry in log]}
 
 
@@ -178,7 +180,6 @@ def execute(profile: str, chapter: str) -> Results:
     rows["gap"] = [
         avg_gap(row, ref) for row, ref in zip(rows.to_dict("records"), reference.to_dict("records"), strict=True)
     ]
-    rows["chi2"] = [measures.histogram_distance(a, b) for a, b in zip(rows.flow, reference.flow, strict=True)]
     rows["rte"] = rows.work.to_numpy() / reference.work.to_numpy()
     rows["weight_f"] = [
         [entry["weight_f"][k] for entry in d["log"] if "weight_f" in entry]
@@ -197,14 +198,11 @@ def _networks(profile: str, todo: list[Condition]) -> list[dict]:
     return [{"profile": profile, **dict(zip(names, cohort, strict=True))} for cohort in ordered]
 
 
-def _prepare(profile: str, group: str, precision: str, forget_set: str) -> dict:
-    """Train and keep the two networks of each seed; what is returned is the gate's evidence."""
+def _prepare(profile: str, group: str, precision: str, forget_set: str) -> None:
+    """Train and keep the two networks of each seed."""
     cohort = Cohort(profile, group, precision, forget_set)
-    found = {}
     for whose in ("original", "retrain"):
-        rows = measures.report(measures.outputs(cohort.load(whose), cohort.problem()), cohort.seeds)
-        found[whose] = pd.DataFrame(rows).mean().to_dict()
-    return found
+        cohort.load(whose)
 
 
 class NotMemorised(RuntimeError):

@@ -76,7 +76,8 @@ def details(models: list[nn.Module], found: Outputs, cohort: Cohort) -> list[dic
     loss_auc, mentropy_auc: of telling forget from test samples; 1/2 means that they look alike. cka: similarity of
     the features of the test set to Retrain's. codes_changed: against the original; None in float. relearn: epochs
     on the forget set until FA is the original's again. flow [C][C]: forget samples by true and predicted class.
-    entropies [F]: each forget sample's.
+    chi2: distance, in [0, 1], of its histogram of predicted classes to Retrain's. entropies [F]: each forget
+    sample's.
     """
     original, codes_before = _reference(cohort, "original")
     retrained, _ = _reference(cohort, "retrain")
@@ -85,6 +86,8 @@ def details(models: list[nn.Module], found: Outputs, cohort: Cohort) -> list[dic
     for k in range(len(models)):
         z, y = found.logits["forget"][k].cpu(), found.labels["forget"][k].cpu()
         named, entropies = z.argmax(1), predictions.entropy(z)
+        both = named, retrained.logits["forget"][k].argmax(1).cpu()
+        histograms = [predictions.prediction_histogram(classes, cohort.classes) for classes in both]
         confidence, wrong = predictions.max_probability(z), (named != y).numpy()
         losses, surprises = {}, {}
         for name in ("forget", "test"):
@@ -105,6 +108,7 @@ def details(models: list[nn.Module], found: Outputs, cohort: Cohort) -> list[dic
                 else distances.codes_changed(codes_before[k], codes(models[k])),
                 "relearn": relearned[k],
                 "flow": flow(y, named, cohort.classes),
+                "chi2": predictions.chi_square_distance(*histograms),
                 "entropies": np.round(entropies, 4).tolist(),
             }
         )
@@ -114,11 +118,6 @@ def details(models: list[nn.Module], found: Outputs, cohort: Cohort) -> list[dic
 def flow(y: Tensor, named: Tensor, classes: int) -> list[list[int]]:
     """[C][C]: how many samples of true class i were called j."""
     return torch.bincount(y * classes + named, minlength=classes**2).view(classes, classes).tolist()
-
-
-def histogram_distance(flow_a: list[list[int]], flow_b: list[list[int]]) -> float:
-    """χ² distance, in [0, 1], of two histograms of predicted classes."""
-    return predictions.chi_square_distance(np.sum(flow_a, 0), np.sum(flow_b, 0))
 
 
 def _relearned(models: list[nn.Module], problem: Problem, original: Tensor) -> list[int]:
