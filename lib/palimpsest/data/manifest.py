@@ -13,13 +13,10 @@ import yaml
 from filelock import FileLock
 
 from palimpsest import paths
-from palimpsest.runs import write_atomic
+from palimpsest.runs import LOADER, write_atomic
 
 NAME = "MANIFEST"
 FIELDS = {"path": str, "sha256": str, "bytes": int, "licence": str, "origin": str, "made_by": str}
-# Every file that is opened costs one reading of the manifest. PyYAML's loader in C, which not every build has, takes
-# a tenth of the time.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 HEADER = """\
 # Every file under data/, with its SHA-256, size, licence and origin. Written by palimpsest.data.manifest;
 # a file that differs from its entry, is not listed, or is listed and gone, is refused by name.

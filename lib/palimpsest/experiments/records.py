@@ -17,6 +17,11 @@ def path_of(name: str, profile: str) -> Path:
     return paths.DATA / "results" / f"{name}.rows.{profile}.json"
 
 
+def plain_rows(table: pd.DataFrame) -> list[dict]:
+    """The rows of a table as JSON takes them: what is missing is None."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
 def write(name: str, profile: str, tuned: list[dict], rows: pd.DataFrame) -> Path:
     """Record the rows of experiment `name` with their command, environment and date, and what tuning found."""
     content = {
@@ -25,7 +30,7 @@ def write(name: str, profile: str, tuned: list[dict], rows: pd.DataFrame) -> Pat
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seeds": sorted(set(rows.seed.tolist())),
         "tuned": tuned,
-        "rows": rows.astype(object).where(rows.notna(), None).to_dict("records"),
+        "rows": plain_rows(rows),
     }
     file, text = path_of(name, profile), json.dumps(content, indent=0, allow_nan=False)
     runs.write_atomic(file, lambda path: Path(path).write_text(text))

@@ -25,7 +25,7 @@ from palimpsest.data.caption_words import PROMPTS
 from palimpsest.data.pair_training import CaptionTask, DistillationTask, fit
 from palimpsest.decoding import Decoder
 from palimpsest.decoding.seeing import SeeingLlamaDecoder
-from palimpsest.experiments import sage, sage_cost, sage_requests
+from palimpsest.experiments import records, sage, sage_cost, sage_requests
 from palimpsest.experiments.profiles import choose
 from palimpsest.experiments.sage import Arm
 from palimpsest.experiments.sage_requests import CANDIDATES
@@ -182,7 +182,7 @@ def seconds(profile: str, seed: int, request: int, arms: dict[str, dict]) -> lis
     setting, one = choose(profile, PROFILES), inputs(profile, "verdict", seed)[request]
     timed = {name: Arm(**arm) for name, arm in arms.items()}
     table = sage_cost.timed(pair(profile), [one], timed, seed, setting.most, setting.repeats)
-    return table.astype(object).where(table.notna(), None).to_dict("records")
+    return records.plain_rows(table)
 
 
 def forwards(profile: str) -> list[dict]:

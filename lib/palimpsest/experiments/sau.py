@@ -270,8 +270,6 @@ def chosen(tuning: pd.DataFrame) -> dict[Arm, float]:
     return {Arm(*key): float(p.droplevel(names).sort_index().idxmin()) for key, p in whole.groupby(level=names)}
 
 
-def _prepare(profile: str, group: str, seed: int, whose: str) -> dict:
-    """Train and keep a model; returns what the gate looks at."""
-    cohort = Cohort(profile, group, seed)
-    model, _ = cohort.load(whose)
-    return {"retain": measures.probability(model, cohort.encode(cohort.retain))}
+def _prepare(profile: str, group: str, seed: int, whose: str) -> None:
+    """Train and keep a model."""
+    Cohort(profile, group, seed).load(whose)

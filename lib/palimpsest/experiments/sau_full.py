@@ -2,8 +2,8 @@
 
 Arms, losses, updates and measures are those of `sau`. What differs: the models (`sau_full_data`); a run ends with the
 first epoch after which the validation retention of one of three sets is below the bar, and is taken on the straight
-line between the last two epochs; where only the last layers train, "all weights" of arms A and B are
-all of these layers.
+line between the last two epochs; where only the last layers train, "all weights" of arms A and B are all of these
+layers.
 """
 
 from dataclasses import replace
@@ -156,11 +156,9 @@ def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: st
     return rows
 
 
-def _prepare(profile: str, seed: int, whose: str, pruner: str, sparsity: str) -> dict:
-    """Train, prune and keep a model; returns what it knows of the retained authors."""
-    cohort = Cohort(profile, "verdict", seed)
-    model, _ = cohort.load(whose, pruner, sparsity)
-    return {"retain": probability(model, cohort.encode(cohort.examined))}
+def _prepare(profile: str, seed: int, whose: str, pruner: str, sparsity: str) -> None:
+    """Train, prune and keep a model."""
+    Cohort(profile, "verdict", seed).load(whose, pruner, sparsity)
 
 
 def execute(profile: str) -> Results:

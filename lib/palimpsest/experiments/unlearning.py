@@ -11,6 +11,7 @@ from itertools import chain
 import pandas as pd
 
 from palimpsest import runs
+from palimpsest.experiments import records
 from palimpsest.experiments import unlearning_measures as measures
 from palimpsest.experiments.profiles import choose
 from palimpsest.experiments.unlearning_cohort import Cohort, Problem
@@ -123,7 +124,7 @@ class Results:
     @property
     def tuned(self) -> list[dict]:
         """`tuning` as plain rows; a gap of None is a run that diverged."""
-        return self.tuning.astype(object).where(self.tuning.notna(), None).to_dict("records")
+        return records.plain_rows(self.tuning)
 
     def column(
         self, name: str, method: str, precision: str = HEADLINE[0], forget_set: str = HEADLINE[1]
