@@ -126,6 +126,19 @@ def test_stores_stay_in_place(prefix_len, stores_in_place, generator):
     kernels.cache_commit(keys, values, [1, 2, 5], prefix_len, backend="triton")
 
 
+def test_what_would_leave_the_cache_is_skipped(generator):
+    """As on CUDA, where the places are not looked at. The cache lies inside a larger tensor, which must stay too."""
+    from palimpsest.kernels.cache_commit import triton
+
+    larger = torch.randn(2, 3, 24, 5, generator=generator)
+    cache, before = larger[:, :, 2:22], larger.clone()
+    triton.move_([cache], torch.tensor([9, 1 << 40]), 11)  # row 20, the first beyond the cache
+    assert same_bits(larger, before)
+    triton.move_([cache], torch.tensor([2]), torch.tensor([-1, 11]))
+    before[1, :, 2 + 11] = before[1, :, 2 + 13]
+    assert same_bits(larger, before)
+
+
 @pytest.mark.parametrize("chosen", [None, "reference", "triton"])
 @pytest.mark.parametrize("shape", [(0, 2, 9, 3), (2, 0, 9, 3), (2, 2, 9, 0)], ids=str)
 def test_empty(shape, chosen):

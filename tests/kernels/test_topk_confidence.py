@@ -109,6 +109,22 @@ def test_extreme_logits(dtype, backend):
     assert_agrees(logits, 10, backend)
 
 
+@pytest.mark.parametrize("k", [2, 3, 10])
+@pytest.mark.parametrize("way", [grouped._of_few, grouped._of_many, grouped._by_torch])
+def test_every_way_from_the_largest_to_alpha(way, k, dtype, generator):
+    """Also the way of other devices, which no call takes on a CPU; equal logits, whose entropy is rounded beyond
+    log k, and a column too many."""
+    top = make_logits(400, k + 1, dtype, generator).sort(-1, descending=True).values
+    top[:200] = top[:200, :1]
+    probs, alpha = way(top, k)
+    exact_probs, _, exact_alpha = reference.topk_confidence(top[:, :k].double(), k)
+    of_probs, of_alpha = reference.error_scales(exact_probs)
+    assert probs.dtype == alpha.dtype == accumulation_dtype(dtype)
+    assert ((probs.double() - exact_probs).abs() <= admitted_error(probs.dtype, k, of_probs)).all()
+    assert ((alpha.double() - exact_alpha).abs() <= admitted_error(alpha.dtype, k, of_alpha)).all()
+    assert ((alpha >= 0) & (alpha <= 1)).all()
+
+
 def test_k_of_one_is_certain(backend, generator):
     probs, _, alpha = kernels.topk_confidence(make_logits(4, 90, torch.float32, generator), 1, backend=backend)
     assert probs.tolist() == [[1.0]] * 4

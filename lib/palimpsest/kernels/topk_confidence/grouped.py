@@ -85,6 +85,13 @@ def _of_many(top, k):
     return torch.from_numpy(probs), torch.from_numpy(alpha)
 
 
+def _by_torch(top, k):
+    """The same by torch, on any device."""
+    probs = top.narrow(1, 0, k).to(accumulation_dtype(top.dtype)).softmax(-1)
+    # No term of the entropy is negative, so that alpha does not exceed 1; relu_ lets NaN pass.
+    return probs, torch.sub(_one(), torch.special.entr(probs).sum(-1), alpha=1 / math.log(k)).relu_()
+
+
 def _groups(logits, k):
     """G, for as many maxima to search as candidates after them."""
     width = logits.shape[1]
@@ -140,8 +147,6 @@ def topk_confidence(logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.T
         return probs, ids, probs[:, 0].clone()
     if top.is_cpu:
         probs, alpha = (_of_few if top.numel() <= FEW else _of_many)(top, k)
-        return probs, ids, alpha
-    top = top.narrow(1, 0, k).to(accumulation_dtype(top.dtype))
-    probs = top.softmax(-1)
-    # No term of the entropy is negative, so that alpha does not exceed 1; relu_ lets NaN pass.
-    return probs, ids, torch.sub(_one(), torch.special.entr(probs).sum(-1), alpha=1 / math.log(k)).relu_()
+    else:
+        probs, alpha = _by_torch(top, k)
+    return probs, ids, alpha
