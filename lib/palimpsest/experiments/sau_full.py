@@ -29,21 +29,19 @@ KEYS = ("loss", "kind", "pruner", "sparsity")
 
 
 def arms(profile: str) -> list[Arm]:
-    """What is compared: A for every loss, the pruned arms for every loss and its recipes."""
+    """What is compared: A for every loss, the pruned arms for every loss and recipe."""
     s = choose(profile, PROFILES)
     return [
         a
         for loss in s.losses
-        for a in (Arm(loss, "A"), *(Arm(loss, kind, *where) for where in s.recipes_of(loss) for kind in s.kinds))
+        for a in (Arm(loss, "A"), *(Arm(loss, kind, *where) for where in s.recipes for kind in s.kinds))
     ]
 
 
 def tuned_as(profile: str, arm: Arm) -> Arm:
     """The arm whose step size this one takes."""
-    s = choose(profile, PROFILES)
-    if s.shared:
-        return Arm("NPO", "C", *s.tuned_at)
-    return arm if arm.kind == "A" else replace(arm, pruner=s.tuned_at[0], sparsity=s.tuned_at[1])
+    pruner, sparsity = choose(profile, PROFILES).tuned_at
+    return arm if arm.kind == "A" else replace(arm, pruner=pruner, sparsity=sparsity)
 
 
 def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Masks | None, dict]:
@@ -147,7 +145,7 @@ def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: st
         return found
 
     rows = [row(model, masks, (pruner, sparsity)) | seen]
-    for where in setting.recipes_of(loss) if kind == "A" else ():
+    for where in setting.recipes if kind == "A" else ():
         after, _ = cohort.load("target", *where)
         put(cohort.moving(after), state(cohort.moving(model)))
         left = cohort.prune(after, *where)

@@ -15,9 +15,9 @@ class Setting:
     `forget`, `tuning` and `examined` have wrong answers where TOFU gives them; `retain` are learnt and kept beside
     `examined` and `tuning`; `holdout` no model sees. `top` counts the last layers that train and forget; None trains
     all. `recovery` (epochs, step size) is how a model pruned by a recipe is trained on, on what it had learnt and
-    with its zeros held. `grid` is tuned on the authors `tuning`, `tuned_at` the recipe for it; with `shared` once for
-    all arms, by the masked one. The losses in `aside` are run at `tuned_at` alone. `facts` counts the questions about
-    real authors and about the world in each half of retention; None takes all.
+    with its zeros held. `grid` is tuned on the authors `tuning`, for every loss and kind of arm, with `tuned_at` the
+    recipe of the pruned ones. `facts` counts the questions about real authors and about the world in each half of
+    retention; None takes all.
     """
 
     forget: Rows
@@ -37,13 +37,7 @@ class Setting:
     calibration: tuple[int, int]
     recovery: dict[tuple[str, str], tuple[int, float]]
     top: int | None = None
-    shared: bool = False
-    aside: tuple[str, ...] = ()
     facts: int | None = None
-
-    def recipes_of(self, loss: str) -> tuple[tuple[str, str], ...]:
-        """The recipes of pruning under which a loss is run."""
-        return (self.tuned_at,) if loss in self.aside else self.recipes
 
 
 FULL = Setting(
@@ -77,15 +71,13 @@ FULL_CPU = Setting(
     tuned_at=("wanda", "0.3"),
     losses=("NPO", "GradDiff"),
     kinds=("B", "C", "D wanda"),
-    grid=(1e-4, 3e-4),
+    grid=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
     unlearn_epochs=4,
     unlearn_batch=4,
     seeds=(0,),
     calibration=(32, 128),
     recovery={("sparsegpt", "0.5"): (2, 3e-4)},
     top=4,
-    shared=True,
-    aside=("GradDiff",),
     facts=25,
 )
 """A slice for one CPU core. What is shortened against `FULL`:
@@ -94,11 +86,10 @@ FULL_CPU = Setting(
   retained ones and 2 for tuning, for 200 authors; the model is fine-tuned on these 120 questions, 8 epochs;
 - top-layers mode: only the last 4 of 30 layers are trained and forget; the others are the published model's, pruned;
 - one seed: intervals are bootstraps over the 40 questions, and say nothing about another seed or other authors;
-- Wanda 30 % and SparseGPT 50 % only, the second recovered by 2 epochs and still degraded, and with NPO alone;
-- one grid of two step sizes for all arms, tuned with NPO and masked updates at Wanda 30 %; GradDiff takes that too;
+- NPO and GradDiff only, at Wanda 30 % and SparseGPT 50 %, the second recovered by 2 epochs and still degraded;
+- arms A to D, and of SAU's importances Wanda's alone;
 - at most 4 epochs of unlearning in batches of 4, for 10 in batches of 32;
 - retention from 25 questions about real authors and 25 about the world, for 50 and 58, in each half;
-- TOFU's scores at Wanda 30 % and with NPO alone;
 - 4,096 calibration tokens for 65,536.
 """
 

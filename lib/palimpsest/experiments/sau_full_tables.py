@@ -33,8 +33,6 @@ def _sizes(s: Setting) -> dict[str, str]:
     def count(*spans: Rows) -> int:
         return sum(last - first for _, first, last in spans)
 
-    aside = [f"{loss} at {named(*s.tuned_at)} only" for loss in s.aside]
-    steps = f"{len(s.grid)} for {'all arms together' if s.shared else 'every arm'}"
     recovered = [f"{named(*where)}: {epochs} epochs" for where, (epochs, _) in s.recovery.items()]
     return {
         "questions to forget": str(count(s.forget)),
@@ -44,8 +42,9 @@ def _sizes(s: Setting) -> dict[str, str]:
         "pruning": ", ".join(named(*where) for where in s.recipes),
         "recovery": ", ".join(recovered) or "none",
         "calibration tokens": str(s.calibration[0] * s.calibration[1]),
-        "losses": ", ".join([*(x for x in s.losses if x not in s.aside), *aside]),
-        "step sizes compared": steps,
+        "losses": ", ".join(s.losses),
+        "updates": "; ".join(NAMES[kind] for kind in ("A", *s.kinds)),
+        "step sizes compared for every arm": str(len(s.grid)),
         "epochs of unlearning, at most": str(s.unlearn_epochs),
         "questions in a batch": str(s.unlearn_batch),
         "real questions in a half of retention": "all" if s.facts is None else f"{s.facts} of either kind",
