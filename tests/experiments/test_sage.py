@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -270,6 +272,7 @@ def test_the_random_family_decodes_exactly_and_accepts_something(policy):
 
 def test_smoke_runs_every_arm(tmp_path, monkeypatch):
     monkeypatch.setattr(sage.runs.paths, "CACHE", tmp_path)
+    monkeypatch.setitem(PROFILES, "smoke", replace(PROFILES["smoke"], most=5))
     monkeypatch.setattr(sage.runs, "run_all", lambda function, jobs, show: [function(**job) for job in jobs])
     found = sage.execute("smoke")
     assert set(found.runs.arm) == set(found.arms)

@@ -212,9 +212,12 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     kinds = table.groupby(["pruner", "sparsity"]).kind.agg(set)
     assert kinds[DENSE] == {"published", "target", "oracle", "A"}
     for recipe in TINY.recipes:
-        assert kinds[recipe] == {"target", "oracle", "A", "B", "C", "D wanda"}
+        bare = {"A bare"} if recipe in TINY.recovery else set()
+        assert kinds[recipe] == {"target", "oracle", "A", "B", "C", "D wanda"} | bare
+    recovered = table[table.kind.isin(["A", "A bare"]) & table.pruner.eq("sparsegpt")].forget
+    assert len(set(recovered)) == 2
     pruned = table[table["non-zero"].notna()]
-    assert len(pruned) == 2 * 4
+    assert len(pruned) == 2 * 4 + 1
     assert (pruned["non-zero"] == 0).all()
     assert table[table.kind == "oracle"]["gap closed"].tolist() == [1.0] * 3
     assert set(table[table.utility.notna()].sparsity) == {"0.3"}
@@ -225,7 +228,13 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     records.write("sau", "tiny", results.tuned, table)
     table = records.read("sau", "tiny")["rows"]
     shown = sau_full_tables.arms(table, frozenset(TINY.recovery), resamples=99)
-    assert len(shown) == 1 + 4 + 4
+    assert len(shown) == 1 + 4 + 5
+    one = table[table.pruner.eq("sparsegpt")].set_index("kind")["forget each"].map(np.mean)
+    ahead = 100 * (one["C"] - one["B"]) / (one["target"] - one["oracle"])
+    row = shown[shown.pruning.str.startswith("sparsegpt")].set_index("update")["ahead of masked"]
+    assert row["P→U, all weights"].startswith(f"{ahead:z.1f} [")
+    assert row[["U→P", "U→P, not recovered", "P→U, masked"]].isna().all()
+    assert shown["ahead of masked"].notna().sum() == 2 * 2
     assert shown[shown.pruning.str.endswith("degraded")].pruning.unique().tolist() == [
         "sparsegpt 0.5, recovered, degraded"
     ]
@@ -279,10 +288,14 @@ def test_the_interval_of_a_gap_resamples_questions_and_holds_the_models_together
     """Where every question closes half of its own gap, every resample closes half."""
     generator = np.random.default_rng(0)
     target, oracle = generator.uniform(0.8, 1, 40), generator.uniform(0, 0.3, 40)
-    assert sau_full_tables.interval(target, (target + oracle) / 2, oracle, 199) == pytest.approx((50, 50))
+    half = (target + oracle) / 2
+    assert sau_full_tables.share(target, half, target, oracle, 199) == pytest.approx((50, 50, 50))
+    assert sau_full_tables.share(half, oracle, target, oracle, 199) == pytest.approx((50, 50, 50))
+    assert sau_full_tables.share(half, target, target, oracle, 199) == pytest.approx((-50, -50, -50))
     some = np.where(np.arange(40) < 20, target, oracle)
-    low, high = sau_full_tables.interval(target, some, oracle, 199)
-    assert 25 < low < 50 < high < 75
+    value, low, high = sau_full_tables.share(target, some, target, oracle, 199)
+    assert 25 < low < value < high < 75
+    assert value == pytest.approx(100 * (target - oracle)[20:].sum() / (target - oracle).sum())
 
 
 def test_every_arm_is_tuned_by_its_own_loss_and_update_at_one_recipe():
@@ -292,6 +305,16 @@ def test_every_arm_is_tuned_by_its_own_loss_and_update_at_one_recipe():
     assert sau_full.tuned_as("full-cpu", Arm("GradDiff", "A")) == Arm("GradDiff", "A")
     with pytest.raises(ValueError, match="profile: got 'full-gpu'"):
         sau_full.execute("full-gpu")
+
+
+def test_the_table_of_step_sizes_marks_the_edges_of_the_grid():
+    found = [
+        {"loss": "NPO", "kind": kind, "pruner": "wanda", "sparsity": "0.3", "lr": lr}
+        for kind, lr in (("A", 1e-4), ("C", 3e-4), ("D wanda", 1e-3))
+    ]
+    table = sau_full_tables.tuned(found, (3e-4, 1e-3, 1e-4))
+    assert table["update"].tolist() == ["all weights", "P→U, masked", "SAU"]
+    assert table["edge of the grid"].tolist() == ["lower", "no", "upper"]
 
 
 def test_the_table_of_sizes_shows_what_is_shortened():

@@ -127,7 +127,7 @@ def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]
 
 def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: str, lr: float) -> list[dict]:
     """The row of one arm; after arm A one more for each recipe by which the forgetful dense model is then pruned, and
-    recovered on what the oracle has learnt: the forget set is gone by then."""
+    recovered on what the oracle has learnt: the forget set is gone by then. Kind "A bare" is before recovery."""
     cohort, this = Cohort(profile, "verdict", seed), Arm(loss, kind, pruner, sparsity)
     setting = cohort.setting
     model, masks, seen = forget(cohort, this, lr)
@@ -149,6 +149,8 @@ def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: st
         after, _ = cohort.load("target", *where)
         put(cohort.moving(after), state(cohort.moving(model)))
         left = cohort.prune(after, *where)
+        if where in setting.recovery:
+            rows.append(row(after, left, where) | {"kind": "A bare"})
         cohort.recover(after, left, "oracle", where)
         rows.append(row(after, left, where))
     return rows

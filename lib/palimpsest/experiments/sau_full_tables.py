@@ -13,6 +13,7 @@ from palimpsest.unlearning.language import evaluation
 
 RESAMPLES = 2000
 KEYS = ["loss", "pruner", "sparsity", "kind"]
+UPDATES = {**NAMES, "A bare": "U→P, not recovered"}
 MODELS = {"target": "target", "oracle": "oracle", **NAMES}
 
 
@@ -52,6 +53,21 @@ def _sizes(s: Setting) -> dict[str, str]:
     }
 
 
+def tuned(found: list[dict], grid: tuple[float, ...]) -> pd.DataFrame:
+    """The step size that each loss and update was given, and whether it lies at an edge of the grid."""
+    rows = [
+        {
+            "loss": one["loss"],
+            "pruning": named(one["pruner"], one["sparsity"]),
+            "update": "all weights" if one["kind"] == "A" else NAMES[one["kind"]],
+            "step size": f"{one['lr']:g}",
+            "edge of the grid": {min(grid): "lower", max(grid): "upper"}.get(one["lr"], "no"),
+        }
+        for one in found
+    ]
+    return pd.DataFrame(rows)
+
+
 def references(rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = frozenset()) -> pd.DataFrame:
     """The published model, target and oracle by recipe: mean answer probabilities, over seeds."""
     part = rows[rows.kind.isin(["published", "target", "oracle"])]
@@ -61,15 +77,17 @@ def references(rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = froze
     return table.drop(columns=["pruner", "sparsity"])
 
 
-def interval(target, unlearned, oracle, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """95 % percentile bootstrap of the gap closed, in %, over questions: [n] answer probabilities of three models, of
-    which each resample takes the same questions."""
+def share(start, unlearned, target, oracle, resamples: int = RESAMPLES) -> tuple[float, float, float]:
+    """How far `unlearned` lies beyond `start`, in % of the gap from target to oracle, and the 95 % percentile
+    bootstrap of that over questions: [n] answer probabilities of four models, of which each resample takes the same
+    questions. From the target on it is the gap closed."""
 
-    def gap(t, u, o, axis=-1):
-        return 100 * (t.mean(axis) - u.mean(axis)) / (t.mean(axis) - o.mean(axis))
+    def gap(s, u, t, o, axis=-1):
+        return 100 * (s.mean(axis) - u.mean(axis)) / (t.mean(axis) - o.mean(axis))
 
+    models = [np.asarray(model) for model in (start, unlearned, target, oracle)]
     found = bootstrap(
-        (np.asarray(target), np.asarray(unlearned), np.asarray(oracle)),
+        models,
         gap,
         paired=True,
         vectorized=True,
@@ -77,26 +95,34 @@ def interval(target, unlearned, oracle, resamples: int = RESAMPLES) -> tuple[flo
         method="percentile",
         rng=np.random.default_rng(0),
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return float(gap(*models)), float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def arms(
     rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = frozenset(), resamples: int = RESAMPLES
 ) -> pd.DataFrame:
-    """One row an arm: gap closed in % with its interval over the questions of all seeds, what it cost, where on
-    its course it was taken, and the factor that SAU or a boost put on its steps."""
+    """One row an arm: gap closed in % with its interval over the questions of all seeds, how far it is ahead of the
+    masked arm of its loss and recipe, what it cost, where on its course it was taken, and the factor that SAU or a
+    boost put on its steps."""
+
+    def each(kind: str, part: pd.DataFrame) -> np.ndarray:
+        """The answer probabilities of a kind of row, those of all seeds."""
+        return np.concatenate(part[part.kind == kind].sort_values("seed")["forget each"].tolist())
+
     shown = []
     for (loss, pruner, sparsity, kind), part in rows[rows.loss != "none"].groupby(KEYS, sort=False):
-        alike = rows[(rows.pruner == pruner) & (rows.sparsity == sparsity)].set_index(["kind", "seed"])["forget each"]
-        each = [np.concatenate([alike[whose, seed] for seed in part.seed]) for whose in ("target", "oracle")]
-        left = part["non-zero"]
-        low, high = interval(each[0], np.concatenate(part["forget each"].tolist()), each[1], resamples)
+        alike = rows[(rows.pruner == pruner) & (rows.sparsity == sparsity)]
+        ends = [each(whose, alike) for whose in ("target", "oracle")]
+        unlearned, left, ahead = each(kind, part), part["non-zero"], None
+        if kind[0] in "BDF":
+            ahead = _spread(share(each("C", alike[alike.loss == loss]), unlearned, *ends, resamples))
         shown.append(
             {
                 "loss": loss,
-                "pruning": named(pruner, sparsity, recovered),
-                "update": "all weights" if (pruner, sparsity) == DENSE else NAMES[kind],
-                "gap closed, %": f"{100 * part['gap closed'].mean():.0f} [{low:.0f}, {high:.0f}]",
+                "pruning": named(pruner, sparsity, recovered if kind != "A bare" else frozenset()),
+                "update": "all weights" if (pruner, sparsity) == DENSE else UPDATES[kind],
+                "gap closed, %": _spread(share(ends[0], unlearned, *ends, resamples)),
+                "ahead of masked": ahead,
                 "forget": round(part.forget.mean(), 3),
                 "in other words": round(part.forget_2.mean(), 3),
                 **{
@@ -109,6 +135,11 @@ def arms(
             }
         )
     return pd.DataFrame(shown)
+
+
+def _spread(found: tuple[float, float, float]) -> str:
+    value, low, high = found
+    return f"{value:z.1f} [{low:z.1f}, {high:z.1f}]"
 
 
 def scores(rows: pd.DataFrame) -> pd.DataFrame:
