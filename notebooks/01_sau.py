@@ -390,13 +390,23 @@ figures.table(tables.tuned(record["tuned"], setting.grid)) if record else None
 figures.table(tables.references(record["rows"], recovered)) if record else None
 
 # %% [markdown]
-# The arms. Intervals are 95 % bootstraps over the forget questions, the same questions of target, oracle and arm in every
+# The arms. Intervals are 95 % bootstraps over the forget questions, the same questions of target, oracle and arms in every
 # resample: they speak of other questions, not of another seed or of other authors. *Ahead of masked* is the difference to the
-# masked update of the same loss and recipe, in the same unit. Look first at the three columns *kept*, which are measured on
-# questions that no bar saw: arms are only comparable where these are alike.
+# masked update of the same loss and recipe, in the same unit.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: gap closed by every arm at its bar. Right: by how much it is ahead of the masked update of its loss and recipe. Look at whether SAU lies right of zero, where it would gain on masking.", "name": "fig-sau-recorded"}, "image": {"alt": "Two interval plots with one row an arm and one colour a loss."}}
+arms = tables.arms(record["rows"], recovered) if record else None
+figure = draw.recorded(arms) if record else None
 
 # %% tags=["hide-input"]
-figures.table(tables.arms(record["rows"], recovered)) if record else None
+figures.table(tables.reached(arms)) if record else None
+
+# %% [markdown]
+# What this cost, on questions that no bar saw: arms are only comparable where these shares are alike. Then where on its course a
+# run was taken, the factor that redistribution put on its steps, and how many pruned weights are no longer zero.
+
+# %% tags=["hide-input"]
+figures.table(tables.costs(arms)) if record else None
 
 # %% [markdown]
 # **How to read it.** SAU is not ahead of the masked update with either loss under either recipe: no interval of the difference

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from palimpsest.experiments import records, sau_full, sau_full_data, sau_full_measures, sau_full_tables
+from palimpsest.experiments import records, sau_figures, sau_full, sau_full_data, sau_full_measures, sau_full_tables
 from palimpsest.experiments.sau import Arm
 from palimpsest.experiments.sau_cohort import DENSE
 from palimpsest.experiments.sau_full_data import Cohort, below
@@ -227,16 +227,24 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     monkeypatch.setattr(records.manifest, "verify", lambda file: tmp_path / "data" / file)
     records.write("sau", "tiny", results.tuned, table)
     table = records.read("sau", "tiny")["rows"]
-    shown = sau_full_tables.arms(table, frozenset(TINY.recovery), resamples=99)
-    assert len(shown) == 1 + 4 + 5
+    arms = sau_full_tables.arms(table, frozenset(TINY.recovery), resamples=99)
+    assert arms.pruning.tolist() == ["dense"] + 4 * ["wanda 0.3"] + 5 * ["sparsegpt 0.5, degraded"]
     one = table[table.pruner.eq("sparsegpt")].set_index("kind")["forget each"].map(np.mean)
-    ahead = 100 * (one["C"] - one["B"]) / (one["target"] - one["oracle"])
-    row = shown[shown.pruning.str.startswith("sparsegpt")].set_index("update")["ahead of masked"]
-    assert row["P→U, all weights"].startswith(f"{ahead:z.1f} [")
-    assert row[["U→P", "U→P, not recovered", "P→U, masked"]].isna().all()
-    assert shown["ahead of masked"].notna().sum() == 2 * 2
-    assert shown[shown.pruning.str.endswith("degraded")].pruning.unique().tolist() == [
-        "sparsegpt 0.5, recovered, degraded"
+    gap = one["target"] - one["oracle"]
+    sparse = arms[arms.pruning.str.startswith("sparsegpt")].set_index("update")
+    assert sparse.ahead["P→U, all weights"] == pytest.approx(100 * (one["C"] - one["B"]) / gap)
+    assert sparse["gap closed"]["SAU"] == pytest.approx(100 * (one["target"] - one["D wanda"]) / gap)
+    assert sparse.ahead[["U→P", "U→P, not recovered", "P→U, masked"]].isna().all()
+    forgot, cost = sau_full_tables.reached(arms), sau_full_tables.costs(arms)
+    assert len(forgot) == len(cost) == len(arms)
+    assert forgot["ahead of masked"].notna().sum() == arms.ahead.notna().sum() == 2 * 2
+    value, low, high = arms.loc[0, [*sau_full_tables.GAP]]
+    assert forgot["gap closed, %"][0] == f"{value:z.1f} [{low:z.1f}, {high:z.1f}]"
+    assert cost["pruned weights not zero"].isna().tolist() == [True] + 9 * [False]
+    assert cost["pruned weights not zero"].dropna().eq("0").all()
+    figure = sau_figures.recorded(arms)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        f"{recipe}: {update}" for recipe, update in zip(arms.pruning, arms["update"], strict=True)
     ]
     assert sau_full_tables.references(table).kind.tolist() == [
         "target",
@@ -257,8 +265,8 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     assert len(sau_full_tables.answers(table)) == 4
     here = table.pruner.eq("wanda")
     one, start = (table[here & table.kind.eq(kind)].retain.item() for kind in ("D wanda", "target"))
-    alike = shown.pruning.eq("wanda 0.3") & shown.loss.eq("NPO") & shown["update"].eq("SAU")
-    assert shown[alike]["retain kept, %"].item() == round(100 * one / start, 1)
+    alike = cost.pruning.eq("wanda 0.3") & cost.loss.eq("NPO") & cost["update"].eq("SAU")
+    assert cost[alike]["retain kept, %"].item() == round(100 * one / start, 1)
 
 
 def test_runs_on_one_fact_stand_side_by_side():

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from palimpsest.experiments.sau import SPARSITIES, Results
 from palimpsest.experiments.sau_claims import NAMES, RECIPES, dense, gap, resurfaced
 from palimpsest.experiments.sau_cohort import DENSE
+from palimpsest.experiments.sau_full_tables import AHEAD, GAP
 from palimpsest.experiments.sau_measures import BAR
 from palimpsest.figures import COLOURS
 from palimpsest.metrics.statistics import Estimate, estimate
@@ -122,6 +123,26 @@ def resurfacing(results: Results) -> Figure:
     right.axvline(0, color="0.35", linewidth=1)
     right.set_yticks([-i for i in range(len(RECIPES))], [" ".join(recipe) for recipe in RECIPES])
     right.set(xlabel="given back by pruning, beyond the oracle's, %")
+    figure.tight_layout()
+    return figure
+
+
+def recorded(arms: pd.DataFrame) -> Figure:
+    """A table of `sau_full_tables.arms`: gap closed, and how far each arm is ahead of masked updates."""
+    figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.4), sharey=True, width_ratios=(3, 2))
+    names = arms.pruning + ": " + arms["update"]
+    places = {name: -i for i, name in enumerate(names.unique())}
+    style = {"fmt": "o", "capsize": 2, "markersize": 4}
+    for i, (loss, part) in enumerate(arms.groupby("loss", sort=False)):
+        rows = names[part.index].map(places) - 0.3 * i
+        for axis, (value, low, high) in zip(axes, (GAP, AHEAD), strict=True):
+            errors = [part[value] - part[low], part[high] - part[value]]
+            axis.errorbar(part[value], rows, xerr=errors, color=COLOURS[i], label=loss, **style)
+    axes[1].axvline(0, color="0.35", linewidth=1)
+    axes[0].set_yticks(list(places.values()), list(places))
+    axes[0].set(xlabel="gap closed, %")
+    axes[1].set(xlabel="ahead of masked, points")
+    axes[0].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
     figure.tight_layout()
     return figure
 

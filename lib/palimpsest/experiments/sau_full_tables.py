@@ -14,14 +14,18 @@ from palimpsest.unlearning.language import evaluation
 RESAMPLES = 2000
 KEYS = ["loss", "pruner", "sparsity", "kind"]
 UPDATES = {**NAMES, "A bare": "U→P, not recovered"}
+ARM = ["loss", "pruning", "update"]
+GAP, AHEAD = (tuple(f"{name}{end}" for end in ("", ", low", ", high")) for name in ("gap closed", "ahead"))
+"""Value and ends of the interval of two columns of `arms`."""
+KEPT = {name: f"{name.replace('_', ' ')} kept, %" for name in evaluation.UTILITY}
 MODELS = {"target": "target", "oracle": "oracle", **NAMES}
 
 
 def named(pruner: str, sparsity: str, recovered: frozenset[tuple[str, str]] = frozenset()) -> str:
-    """A recipe of pruning in words; those that a record calls recovered are labelled."""
+    """A recipe of pruning in words; those that need recovery are called degraded."""
     if (pruner, sparsity) == DENSE:
         return "dense"
-    return f"{pruner} {sparsity}" + (", recovered, degraded" if (pruner, sparsity) in recovered else "")
+    return f"{pruner} {sparsity}" + (", degraded" if (pruner, sparsity) in recovered else "")
 
 
 def sizes(profile: str) -> pd.DataFrame:
@@ -101,45 +105,57 @@ def share(start, unlearned, target, oracle, resamples: int = RESAMPLES) -> tuple
 def arms(
     rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = frozenset(), resamples: int = RESAMPLES
 ) -> pd.DataFrame:
-    """One row an arm: gap closed in % with its interval over the questions of all seeds, how far it is ahead of the
-    masked arm of its loss and recipe, what it cost, where on its course it was taken, and the factor that SAU or a
-    boost put on its steps."""
+    """One row an arm, losses and recipes together: "gap closed" in % with its interval over the questions of all
+    seeds; "ahead", that of the difference to the masked arm of its loss and recipe; what it cost, in % kept; where on
+    its course it was taken, and the factor that SAU or a boost put on its steps."""
 
     def each(kind: str, part: pd.DataFrame) -> np.ndarray:
         """The answer probabilities of a kind of row, those of all seeds."""
         return np.concatenate(part[part.kind == kind].sort_values("seed")["forget each"].tolist())
 
-    shown = []
+    found = []
     for (loss, pruner, sparsity, kind), part in rows[rows.loss != "none"].groupby(KEYS, sort=False):
         alike = rows[(rows.pruner == pruner) & (rows.sparsity == sparsity)]
         ends = [each(whose, alike) for whose in ("target", "oracle")]
-        unlearned, left, ahead = each(kind, part), part["non-zero"], None
+        unlearned, left, ahead = each(kind, part), part["non-zero"], (np.nan,) * 3
         if kind[0] in "BDF":
-            ahead = _spread(share(each("C", alike[alike.loss == loss]), unlearned, *ends, resamples))
-        shown.append(
+            ahead = share(each("C", alike[alike.loss == loss]), unlearned, *ends, resamples)
+        found.append(
             {
                 "loss": loss,
-                "pruning": named(pruner, sparsity, recovered if kind != "A bare" else frozenset()),
+                "pruning": named(pruner, sparsity, recovered),
                 "update": "all weights" if (pruner, sparsity) == DENSE else UPDATES[kind],
-                "gap closed, %": _spread(share(ends[0], unlearned, *ends, resamples)),
-                "ahead of masked": ahead,
-                "forget": round(part.forget.mean(), 3),
-                "in other words": round(part.forget_2.mean(), 3),
-                **{
-                    f"{name.replace('_', ' ')} kept, %": round(100 * part[f"{name} kept"].mean(), 1)
-                    for name in evaluation.UTILITY
-                },
-                "epochs": round(part.epochs.mean(), 2),
-                "factor": round(part.factor.astype(float).mean(), 2),
-                "pruned weights not zero": f"{left.sum():.0f}" if left.notna().all() else None,
+                **dict(zip(GAP, share(ends[0], unlearned, *ends, resamples), strict=True)),
+                **dict(zip(AHEAD, ahead, strict=True)),
+                "forget": part.forget.mean(),
+                "in other words": part.forget_2.mean(),
+                **{KEPT[name]: 100 * part[f"{name} kept"].mean() for name in evaluation.UTILITY},
+                "epochs": part.epochs.mean(),
+                "factor": part.factor.astype(float).mean(),
+                "pruned weights not zero": left.sum() if left.notna().all() else np.nan,
             }
         )
-    return pd.DataFrame(shown)
+    table = pd.DataFrame(found)
+    return table.sort_values(["loss", "pruning"], key=lambda c: pd.factorize(c)[0], kind="stable", ignore_index=True)
 
 
-def _spread(found: tuple[float, float, float]) -> str:
-    value, low, high = found
-    return f"{value:z.1f} [{low:z.1f}, {high:z.1f}]"
+def reached(table: pd.DataFrame) -> pd.DataFrame:
+    """Of a table of `arms` what each forgot, to be shown."""
+
+    def spread(columns: tuple[str, str, str]) -> list[str | None]:
+        return [
+            None if np.isnan(value) else f"{value:z.1f} [{low:z.1f}, {high:z.1f}]"
+            for value, low, high in table[[*columns]].itertuples(index=False)
+        ]
+
+    shown = table[ARM].assign(**{"gap closed, %": spread(GAP), "ahead of masked": spread(AHEAD)})
+    return shown.join(table[["forget", "in other words"]].round(3))
+
+
+def costs(table: pd.DataFrame) -> pd.DataFrame:
+    """Of a table of `arms` what each kept, and how it got there, to be shown."""
+    shown = table[ARM].join(table[[*KEPT.values()]].round(1)).join(table[["epochs", "factor"]].round(2))
+    return shown.join(table["pruned weights not zero"].map("{:.0f}".format, na_action="ignore"))
 
 
 def scores(rows: pd.DataFrame) -> pd.DataFrame:
