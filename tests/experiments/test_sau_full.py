@@ -6,6 +6,7 @@ from dataclasses import replace
 from statistics import harmonic_mean
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -304,6 +305,36 @@ def test_the_interval_of_a_gap_resamples_questions_and_holds_the_models_together
     value, low, high = sau_full_tables.share(target, some, target, oracle, 199)
     assert 25 < low < value < high < 75
     assert value == pytest.approx(100 * (target - oracle)[20:].sum() / (target - oracle).sum())
+
+
+def test_an_arm_is_set_against_the_masked_one_of_its_own_loss_in_table_and_figure():
+    """Probabilities that are alike for all questions: target 1, oracle 0."""
+    left = {("none", "target"): 1.0, ("none", "oracle"): 0.0}
+    left |= {("NPO", "D wanda"): 0.5, ("GradDiff", "D wanda"): 0.4, ("NPO", "C"): 0.6, ("GradDiff", "C"): 0.3}
+    same = {
+        "pruner": "wanda",
+        "sparsity": "0.3",
+        "seed": 0,
+        "forget_2": 0.5,
+        "epochs": 1.0,
+        "factor": None,
+        "non-zero": 0,
+    }
+    kept = {f"{name} kept": 1.0 for name in ("retain", "real_authors", "world_facts")}
+    table = pd.DataFrame(
+        [
+            {"loss": loss, "kind": kind, "forget": p, "forget each": [p] * 4, **same, **kept}
+            for (loss, kind), p in left.items()
+        ]
+    )
+    arms = sau_full_tables.arms(table, resamples=9)
+    assert arms["gap closed"].tolist() == pytest.approx([50, 40, 60, 70])
+    assert arms.ahead.dropna().tolist() == pytest.approx([10, -10])
+    axis = sau_figures.recorded(arms).axes[1]
+    for i, (loss, ahead) in enumerate((("NPO", 10), ("GradDiff", -10))):
+        points = axis.containers[i]
+        assert points.get_label() == loss
+        assert points.lines[0].get_xydata()[0] == pytest.approx((ahead, -0.3 * i))
 
 
 def test_every_arm_is_tuned_by_its_own_loss_and_update_at_one_recipe():
