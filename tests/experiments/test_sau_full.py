@@ -348,8 +348,12 @@ def test_every_arm_is_tuned_by_its_own_loss_and_update_at_one_recipe():
 
 def test_the_table_of_step_sizes_marks_the_edges_of_the_grid():
     found = [
-        {"loss": "NPO", "kind": kind, "pruner": "wanda", "sparsity": "0.3", "lr": lr}
-        for kind, lr in (("A", 1e-4), ("C", 3e-4), ("D wanda", 1e-3))
+        {"loss": "NPO", "kind": kind, "pruner": pruner, "sparsity": sparsity, "lr": lr}
+        for kind, (pruner, sparsity), lr in (
+            ("A", DENSE, 1e-4),
+            ("C", ("wanda", "0.3"), 3e-4),
+            ("D wanda", ("wanda", "0.3"), 1e-3),
+        )
     ]
     table = sau_full_tables.tuned(found, (3e-4, 1e-3, 1e-4))
     assert table["update"].tolist() == ["all weights", "P→U, masked", "SAU"]

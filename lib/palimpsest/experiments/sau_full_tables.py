@@ -28,6 +28,11 @@ def named(pruner: str, sparsity: str, recovered: frozenset[tuple[str, str]] = fr
     return f"{pruner} {sparsity}" + (", degraded" if (pruner, sparsity) in recovered else "")
 
 
+def _update(kind: str, pruner: str, sparsity: str) -> str:
+    """What an arm moves, in words; arm A of a dense model is not pruned yet."""
+    return "all weights" if (pruner, sparsity) == DENSE else UPDATES[kind]
+
+
 def sizes(profile: str) -> pd.DataFrame:
     """What a profile takes, beside `full`."""
     columns = {"full": _sizes(FULL), profile: _sizes(PROFILES[profile])}
@@ -63,7 +68,7 @@ def tuned(found: list[dict], grid: tuple[float, ...]) -> pd.DataFrame:
         {
             "loss": one["loss"],
             "pruning": named(one["pruner"], one["sparsity"]),
-            "update": "all weights" if one["kind"] == "A" else NAMES[one["kind"]],
+            "update": _update(one["kind"], one["pruner"], one["sparsity"]),
             "step size": f"{one['lr']:g}",
             "edge of the grid": {min(grid): "lower", max(grid): "upper"}.get(one["lr"], "no"),
         }
@@ -124,7 +129,7 @@ def arms(
             {
                 "loss": loss,
                 "pruning": named(pruner, sparsity, recovered),
-                "update": "all weights" if (pruner, sparsity) == DENSE else UPDATES[kind],
+                "update": _update(kind, pruner, sparsity),
                 **dict(zip(GAP, share(ends[0], unlearned, *ends, resamples), strict=True)),
                 **dict(zip(AHEAD, ahead, strict=True)),
                 "forget": part.forget.mean(),
