@@ -6,10 +6,16 @@ the tolerance is a red build.
 
 `data/claims/<paper>.yaml` holds the claims, `data/results/<paper>.<profile>.json` what was accepted, and
 `_build/fresh/` what the chapters measured last. `accept` copies the last into the second.
+
+Networks that a chapter trains from scratch are others on another processor: it rounds matrix products differently,
+and training amplifies that as it would a new seed. Such a chapter is accepted from more than one processor, the
+further runs in `data/results/<paper>.<profile>.<processor>.json`. A claim's verdict is then the weakest of its runs.
 """
 
 import json
 import math
+import platform
+import re
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +28,7 @@ from palimpsest.metrics.statistics import Estimate
 from palimpsest.runs import environment, write_atomic
 
 VERDICTS = ("reproduced", "trend only", "not reproduced", "not run")
+"""From the strongest to the weakest."""
 KINDS = ("exact", "ordering", "band", "scaling")
 FRESH = paths.BUILD / "fresh"
 
@@ -42,7 +49,8 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of one paper, with what was accepted for it (`judgement` and `record` are None if nothing was).
+    """One claim of one paper, with what was accepted for it (`judgement` and `record` are None if nothing was), and
+    `others`, the same from other processors.
 
     `floor` is the smallest tolerance of the regression test, in `unit`s, for the reason `floor_reason`.
     `cell` is `notebook#cell-tag`: the cell that prints the verdict.
@@ -66,10 +74,17 @@ class Claim:
     command: str
     judgement: Judgement | None = field(default=None)
     record: dict | None = field(default=None)
+    others: tuple[tuple[Judgement, dict], ...] = ()
+
+    @property
+    def runs(self) -> list[tuple[Judgement, dict | None]]:
+        """(judgement, record) from every processor; no runs if nothing was measured."""
+        return [(self.judgement, self.record), *self.others] if self.judgement else []
 
     @property
     def verdict(self) -> str:
-        return self.judgement.verdict if self.judgement else "not run"
+        """The weakest of all runs."""
+        return max((judgement.verdict for judgement, _ in self.runs), key=VERDICTS.index, default="not run")
 
     def tolerance(self, measured: Estimate) -> float:
         """max(3 standard deviations of the reported mean, the stated floor)."""
@@ -79,9 +94,9 @@ class Claim:
 def load(results: Path | None = None) -> list[Claim]:
     """All claims, in the order of their files, with the results found in `results` (default: the accepted ones).
 
-    Raises ValueError naming the file and the claim when an entry is malformed or an identifier is used twice.
+    `others` are always accepted runs, less the one that a fresh result repeats. Raises ValueError naming the file and
+    the claim when an entry is malformed or an identifier is used twice.
     """
-    results = results or paths.DATA / "results"
     claims: dict[str, Claim] = {}
     for file in sorted((paths.DATA / "claims").glob("*.yaml")):
         manifest.verify(file.relative_to(paths.DATA))
@@ -96,18 +111,46 @@ def load(results: Path | None = None) -> list[Claim]:
                 raise ValueError(f"{file}: kind of {claim.id}: got {claim.kind!r}, want one of {KINDS}")
             claims[claim.id] = claim
     for paper, profile in sorted({(file_of(c), c.profile) for c in claims.values()}):
-        path = results / f"{paper}.{profile}.json"
-        if not path.exists():
-            continue
-        if results == paths.DATA / "results":
-            manifest.verify(path.relative_to(paths.DATA))
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        for entry in stored.pop("claims"):
-            if entry["id"] not in claims:
-                raise ValueError(f"{path}: result {entry['id']} belongs to no claim")
-            judgement = Judgement(**{**entry, "measured": Estimate(**entry["measured"])})
-            claims[entry["id"]] = replace(claims[entry["id"]], judgement=judgement, record=stored)
+        for path in _accepted(paper, profile):
+            for name, run in _read(path, claims).items():
+                known = claims[name]
+                new = {"others": (*known.others, run)} if known.judgement else dict(judgement=run[0], record=run[1])
+                claims[name] = replace(known, **new)
+        if results is not None:
+            fresh = _read(results / f"{paper}.{profile}.json", claims)
+            for name in [c.id for c in claims.values() if (file_of(c), c.profile) == (paper, profile)]:
+                claims[name] = _measured_again(claims[name], *fresh.get(name, (None, None)))
     return list(claims.values())
+
+
+def _accepted(paper: str, profile: str) -> list[Path]:
+    """The files of accepted runs, the first one first."""
+    folder = paths.DATA / "results"
+    first = folder / f"{paper}.{profile}.json"
+    return [first, *sorted(folder.glob(f"{paper}.{profile}.*.json"))] if first.exists() else []
+
+
+def _read(path: Path, claims: dict[str, Claim]) -> dict[str, tuple[Judgement, dict]]:
+    """(judgement, record) by claim; none where there is no such file. Accepted files are checked first."""
+    if not path.exists():
+        return {}
+    if path.is_relative_to(paths.DATA):
+        manifest.verify(path.relative_to(paths.DATA))
+    stored, runs = json.loads(path.read_text(encoding="utf-8")), {}
+    for entry in stored.pop("claims"):
+        if entry["id"] not in claims:
+            raise ValueError(f"{path}: result {entry['id']} belongs to no claim")
+        runs[entry["id"]] = Judgement(**{**entry, "measured": Estimate(**entry["measured"])}), stored
+    return runs
+
+
+def _measured_again(claim: Claim, judgement: Judgement | None, record: dict | None) -> Claim:
+    """`claim` with a fresh result in place of the accepted run that it repeats, or of the first."""
+    if judgement is None:
+        return replace(claim, judgement=None, record=None, others=())
+    repeated = next((i for i, (run, _) in enumerate(claim.runs) if not _apart(claim, run, judgement)), 0)
+    others = [run for i, run in enumerate(claim.runs) if i != repeated]
+    return replace(claim, judgement=judgement, record=record, others=tuple(others))
 
 
 def file_of(claim: Claim) -> str:
@@ -123,30 +166,57 @@ def record(paper: str, profile: str, judgements: list[Judgement]) -> Path:
     return path
 
 
-def accept(runtimes: dict[str, float]) -> list[Path]:
-    """Make the fresh results the accepted ones, with the environment, date and `runtimes` (seconds by paper)."""
-    accepted = []
+def processor() -> str:
+    """What this machine's processor calls itself; how matrix products are rounded depends on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    names = [found[name] for name in ("model name", "cpu family", "model") if name in found]
+    return " ".join(names) or platform.machine()
+
+
+def accept(runtimes: dict[str, float], *, beside: bool = False) -> list[Path]:
+    """Make the fresh results the accepted ones, with the environment, date and `runtimes` (seconds by paper).
+
+    What other processors gave is dropped, because other code gave it; with `beside` the fresh results are accepted as
+    a further run of this processor, and all else stays. Returns the files written.
+    """
+    accepted, dropped = [], []
     for fresh in sorted(FRESH.glob("*.json")):
         content = json.loads(fresh.read_text(encoding="utf-8"))
-        paper = fresh.name.split(".")[0]
+        paper, profile = fresh.name.split(".")[:2]
         content |= {
-            "environment": environment(),
+            "environment": {**environment(), "processor": processor()},
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "runtime_s": runtimes.get(paper),
         }
-        path = paths.DATA / "results" / fresh.name
+        first, *others = _accepted(paper, profile) or [paths.DATA / "results" / fresh.name]
+        if beside:
+            slug = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
+            path = first.with_name(f"{paper}.{profile}.{slug}.json")
+        else:
+            path, dropped = first, [*dropped, *others]
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         write_atomic(path, lambda file, text=text: Path(file).write_text(text, encoding="utf-8"))
         accepted.append(path)
-    manifest.update([path.relative_to(paths.DATA) for path in accepted])
+    for path in dropped:
+        path.unlink()
+    manifest.update([path.relative_to(paths.DATA) for path in (*accepted, *dropped)])
     return accepted
 
 
 def drift(claim: Claim, fresh: Judgement) -> str | None:
-    """Why `fresh` differs from what was accepted for `claim`, or None when it agrees within tolerance."""
+    """Why `fresh` differs from what was accepted for `claim`, or None when it agrees with a run within tolerance."""
     if claim.judgement is None:
         return f"{claim.id}: nothing was accepted yet"
-    accepted, measured = claim.judgement, fresh.measured
+    apart = [_apart(claim, accepted, fresh) for accepted, _ in claim.runs]
+    return apart[0] if all(apart) else None
+
+
+def _apart(claim: Claim, accepted: Judgement, fresh: Judgement) -> str | None:
+    measured = fresh.measured
     if fresh.verdict != accepted.verdict:
         return f"{claim.id}: the verdict is now {fresh.verdict!r}, accepted was {accepted.verdict!r}"
     if measured.n != accepted.measured.n:
@@ -186,6 +256,13 @@ def report(judgement: Judgement) -> str:
     difference = drift(claim, judgement)
     if difference and claim.judgement is not None:
         return f"DRIFT {difference}"
-    shown = (claim.judgement or judgement).measured
+    if claim.judgement is None:
+        claim = replace(claim, judgement=judgement)
+    shown = claim.judgement.measured
     seeds = f", {shown.n} seeds" if shown.n > 1 else ""
-    return f"{claim.id}: {judgement.verdict}\n{claim.measure}: {shown.mean:+.1f} {claim.unit}{seeds}"
+    text = f"{claim.id}: {claim.verdict}\n{claim.measure}: {shown.mean:+.1f} {claim.unit}{seeds}"
+    if claim.others:
+        text += f": {claim.judgement.verdict}"
+    for other, _ in claim.others:
+        text += f"\non another processor: {other.measured.mean:+.1f} {claim.unit}: {other.verdict}"
+    return text

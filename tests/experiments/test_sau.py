@@ -55,7 +55,7 @@ def test_a_run_stops_at_the_bar(cohort, monkeypatch):
         return math.sqrt(sum((p - start[n]).square().sum().item() for n, p in model.named_parameters()))
 
     ends = []
-    monkeypatch.setattr(sau_measures.Judge, "look", lambda self, m: {"forget": 0.0, "kept": 1 - scale(m)})
+    monkeypatch.setattr(sau_measures.Judge, "kept", lambda self, m: 1 - scale(m))
 
     def scale(model):
         return distance(model) / full if full else ends.append(distance(model)) or 0.0
@@ -70,6 +70,22 @@ def test_a_run_stops_at_the_bar(cohort, monkeypatch):
     assert course[-1]["kept"] == pytest.approx(0.9, abs=1e-3)
     # Halving leaves at most 2^-5 of an epoch's way, which is 10 points here.
     assert 0.95 <= 1 - distance(model) / full <= 0.95 + 0.1 / 2**sau.BISECTIONS + 1e-6
+
+
+@pytest.mark.parametrize(("kept", "seen"), [((1.0, 0.94, 0.99), 2), ((1.0, 0.96, 0.94), 3), ((1.0, 0.96, 0.96), 3)])
+def test_the_first_epoch_below_the_bar_is_the_last(cohort, monkeypatch, kept, seen):
+    """Also where a later one would lie above it again: nothing is chosen from what comes after."""
+    longer = replace(cohort.setting, unlearn_epochs=2)
+    monkeypatch.setitem(PROFILES, "smoke", longer)
+    looks = iter(kept)
+    monkeypatch.setattr(sau_measures.Judge, "kept", lambda self, m: next(looks, 1.0))
+    states = []
+    between = sau._between
+    monkeypatch.setattr(sau, "_between", lambda model, s, share: (states.append(len(s)), between(model, s, share)))
+    course = sau.forget(cohort, Arm("NPO", "A"), 1e-3)[3]["course"]
+    assert [row["kept"] for row in course] == list(kept[:seen])
+    # The start and one state an epoch; halved only where the bar was crossed.
+    assert states == ([] if course[-1]["kept"] >= 0.95 else [seen] * (sau.BISECTIONS + 1))
 
 
 def test_every_arm_keeps_the_zeros(cohort):

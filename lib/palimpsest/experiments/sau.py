@@ -1,7 +1,8 @@
 """The SAU experiment: which updates forget best in a sparse language model, at one loss of utility for all.
 
-Three kinds of step, each cached by itself: models are trained (`sau_cohort.train`), `trial` unlearns at one step size
-of the grid on the tuning seed, `arm` unlearns at the step size chosen on one of the verdict's seeds.
+Three kinds of step, each cached by itself: `trial` unlearns at one step size of the grid on a tuning seed, `arm`
+unlearns at the step size chosen on one of the verdict's seeds, `reference` measures a target and its oracle. Their
+dense models are shipped, or trained first.
 
 Arms, in the letters of `papers/sau.md`'s protocol: A dense unlearning, then pruning (U→P); B pruning, then unlearning
 of all weights, then pruning again; C pruning, then unlearning of surviving weights; D the same with SAU's
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from palimpsest import pruning, runs
 from palimpsest.experiments import sau_measures as measures
-from palimpsest.experiments.sau_cohort import DENSE, Cohort, prune
+from palimpsest.experiments.sau_cohort import DENSE, Cohort, models, prepare, prune
 from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning.language import METHODS, Update, unlearn
 
@@ -83,10 +84,11 @@ def recipe(arm: Arm) -> tuple[str, str]:
 def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Masks | None, measures.Judge, dict]:
     """Unlearn to the point where the validation retention falls below 95 % of the pruned target's.
 
-    Retention is looked at after each epoch. The run is taken at its last epoch above the bar, and from there on the
-    straight line to the next epoch's weights up to the bar (`BISECTIONS` halvings): every arm is compared at the same
-    loss of utility. Returns the model, the masks it keeps, who judged it, and {"course": what was seen after each
-    epoch, "factor": the mean over steps of D's median 1 + λ or of F's factor}.
+    Retention is looked at after each epoch, and the first epoch below the bar is the last. The run is taken on the
+    straight line between the weights before and after that epoch, at the bar (`BISECTIONS` halvings): every arm is
+    compared at the same loss of utility. A run that never falls below is taken at its end. Returns the model, the
+    masks it keeps, who judged it, and {"course": what was seen at the start and after each epoch, "factor": the mean
+    over steps of D's median 1 + λ or of F's factor}.
     """
     model, masks = cohort.load("target", *recipe(arm))
     judge = measures.Judge(cohort, model)
@@ -103,7 +105,7 @@ def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Mask
     def after_epoch(_: int) -> bool:
         states.append(_state(model))
         course.append(judge.look(finished(model)))
-        return True
+        return course[-1]["kept"] >= measures.BAR
 
     setting = cohort.setting
     done = unlearn(
@@ -118,17 +120,17 @@ def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Mask
         seed=cohort.seed,
         after_epoch=after_epoch,
     )
-    last = max(index for index, seen in enumerate(course) if seen["kept"] >= measures.BAR)
-    low, high = states[last], states[min(last + 1, len(states) - 1)]
+    crossed = course[-1]["kept"] < measures.BAR
     inside, outside = 0.0, 1.0
-    for _ in range(BISECTIONS if last + 1 < len(states) else 0):
+    for _ in range(BISECTIONS if crossed else 0):
         middle = (inside + outside) / 2
-        _between(model, low, high, middle)
-        if judge.look(finished(model))["kept"] >= measures.BAR:
+        _between(model, states, middle)
+        if judge.kept(finished(model)) >= measures.BAR:
             inside = middle
         else:
             outside = middle
-    _between(model, low, high, inside)
+    if crossed:
+        _between(model, states, inside)
     if arm.kind == "B":
         masks = prune(model, cohort, "target", arm.pruner, arm.sparsity)
     scales = [row["scale"] for row in done.log if "scale" in row]
@@ -139,8 +141,9 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def _between(model: nn.Module, low: dict[str, Tensor], high: dict[str, Tensor], share: float) -> None:
-    """θ = low + share (high − low); where both are +0.0, so is θ."""
+def _between(model: nn.Module, states: list[dict[str, Tensor]], share: float) -> None:
+    """θ = the last but one state + share of the way to the last; where both are +0.0, so is θ."""
+    low, high = states[-2:]
     for name, parameter in model.named_parameters():
         parameter.data.copy_(low[name].lerp(high[name], share))
 
@@ -226,39 +229,27 @@ def execute(profile: str) -> Results:
     """Train, tune, run. Every step is cached, so it can be stopped."""
     setting = Cohort(profile, "verdict", 0).setting
     todo, tuned = arms(profile), dict.fromkeys(a.tuned_as for a in arms(profile))
-    models = [("tuning", seed, "target") for seed in setting.tuning_seeds]
-    models += [("verdict", seed, whose) for seed in setting.seeds for whose in ("target", "oracle")]
-    runs.run_all(
-        _prepare,
-        [{"profile": profile, "group": g, "seed": s, "whose": w} for g, s, w in models],
-        show="SAU 1/3: models",
-    )
+    train = [] if setting.shipped else [{"what": "model", **config} for config in models(profile)]
     grid = [
         {"profile": profile, "seed": seed, **vars(a), "lr": lr}
         for a in tuned
         for lr in GRID
         for seed in setting.tuning_seeds
     ]
-    tuning = pd.DataFrame(
-        [
-            {**job, "forget": value}
-            for job, value in zip(grid, runs.run_all(trial, grid, show="SAU 2/3: tuning"), strict=True)
-        ]
-    )
+    seen = runs.run_all(step, [*train, *({"what": "trial", **job} for job in grid)], show="SAU 1/2: tuning")
+    tuning = pd.DataFrame([{**job, "forget": value} for job, value in zip(grid, seen[len(train) :], strict=True)])
     values = chosen(tuning)
     jobs = [
-        {"profile": profile, "seed": seed, **vars(a), "lr": values[a.tuned_as]}
-        for a in todo
-        for seed in setting.seeds
-    ]
-    bare = [
-        {"profile": profile, "seed": s, "pruner": p, "sparsity": share}
+        {"what": "reference", "profile": profile, "seed": s, "pruner": p, "sparsity": share}
         for p, share in [DENSE, *recipes(profile)]
         for s in setting.seeds
     ]
-    rows = chain(
-        runs.run_all(reference, bare, show="SAU 3/3: references"), runs.run_all(arm, jobs, show="SAU 3/3: arms")
-    )
+    jobs += [
+        {"what": "arm", "profile": profile, "seed": seed, **vars(a), "lr": values[a.tuned_as]}
+        for a in todo
+        for seed in setting.seeds
+    ]
+    rows = runs.run_all(step, jobs, show="SAU 2/2: references and arms")
     table = pd.DataFrame(chain.from_iterable(rows))
     return Results(tuning, measures.compared(table), values)
 
@@ -270,6 +261,6 @@ def chosen(tuning: pd.DataFrame) -> dict[Arm, float]:
     return {Arm(*key): float(p.droplevel(names).sort_index().idxmin()) for key, p in whole.groupby(level=names)}
 
 
-def _prepare(profile: str, group: str, seed: int, whose: str) -> None:
-    """Train and keep a model."""
-    Cohort(profile, group, seed).load(whose)
+def step(what: str, **config) -> list[dict] | float | None:
+    """One step of the experiment by its name: "model", "trial", "reference" or "arm"."""
+    return {"model": prepare, "trial": trial, "reference": reference, "arm": arm}[what](**config)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from palimpsest import pruning, runs
-from palimpsest.data import authors
+from palimpsest.data import authors, sau_models
 from palimpsest.data.questions import Questions
 from palimpsest.experiments.profiles import choose
 from palimpsest.nets import language
@@ -32,7 +32,7 @@ DENSE = ("none", "0")
 @dataclass(frozen=True)
 class Setting:
     """Everything that a model depends on. `hidden` to `vocabulary` are the Llama's sizes; `calibration` counts rows
-    of `width` tokens that the pruners see."""
+    of `width` tokens that the pruners see. `shipped`: dense models are read from `data/`, not trained."""
 
     seeds: tuple[int, ...]
     tuning_seeds: tuple[int, ...]
@@ -47,11 +47,12 @@ class Setting:
     vocabulary: int = 1536
     calibration: int = 64
     width: int = 32
+    shipped: bool = False
 
 
 PROFILES = {
     "smoke": Setting((0, 1), (1000,), language.Recipe(2, 3e-3), 1, hidden=32, layers=2, intermediate=64),
-    "ci": Setting((90, 91, 92), (1000,), language.Recipe(12, 5e-3, 16), 4),
+    "ci": Setting((100, 101, 102, 103), (1000, 1001), language.Recipe(12, 5e-3, 16), 4, shipped=True),
 }
 
 
@@ -110,10 +111,14 @@ class Cohort:
         return language.small_llama(s.vocabulary, self.seed, **sizes)
 
     def load(self, whose: str, pruner: str = DENSE[0], sparsity: str = DENSE[1]) -> tuple[nn.Module, Masks | None]:
-        """The "target" or the "oracle", dense or pruned, with its masks; from the cache or made now."""
-        config = {"profile": self.profile, "group": self.group, "seed": self.seed, "whose": whose}
+        """The "target" or the "oracle", dense or pruned, with its masks; shipped, from the cache, or made now."""
+        config = {"group": self.group, "seed": self.seed, "whose": whose}
         model = self.untrained()
-        model.load_state_dict(runs.artifact(train, config), strict=False)
+        if self.setting.shipped:
+            weights = sau_models.load(**config)
+        else:
+            weights = runs.artifact(train, {"profile": self.profile, **config})
+        model.load_state_dict(weights, strict=False)
         if pruner == DENSE[0]:
             return model, None
         return model, prune(model, self, whose, pruner, sparsity)
@@ -147,3 +152,16 @@ def train(profile: str, group: str, seed: int, whose: str) -> dict[str, Tensor]:
     model = cohort.untrained()
     language.fit(model, cohort.material(whose), cohort.setting.recipe, seed)
     return dict(model.named_parameters())
+
+
+def models(profile: str) -> list[dict]:
+    """The dense models that the experiment needs, as configurations of `train`."""
+    setting = choose(profile, PROFILES)
+    wanted = [("tuning", seed, "target") for seed in setting.tuning_seeds]
+    wanted += [("verdict", seed, whose) for seed in setting.seeds for whose in ("target", "oracle")]
+    return [{"profile": profile, "group": g, "seed": s, "whose": w} for g, s, w in wanted]
+
+
+def prepare(profile: str, group: str, seed: int, whose: str) -> None:
+    """Train and keep a model, unless it is kept already."""
+    runs.artifact(train, {"profile": profile, "group": group, "seed": seed, "whose": whose})

@@ -48,6 +48,18 @@ def _line(
     )
 
 
+def training(runs: list[dict]) -> Figure:
+    """Loss by epoch of `sau_probes.train_again`."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    for run, style in zip(runs, ("o-", "s--"), strict=True):
+        label = f"weights nudged by {run['nudge']:g}" if run["nudge"] else "as it is"
+        axis.plot(range(1, len(run["losses"]) + 1), run["losses"], style, markersize=4, linewidth=1.2, label=label)
+    axis.set(xlabel="epoch", ylabel="loss of an answer token, nats", yscale="log")
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
 def by_sparsity(results: Results) -> Figure:
     """Gap closed against sparsity, arms A to F; every arm stopped at the same validation retention."""
     figure, axis = plt.subplots(figsize=(7.6, 4.4))

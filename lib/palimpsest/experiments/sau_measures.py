@@ -49,10 +49,13 @@ class Judge:
         parts = {name: probability(model, encoded) for name, encoded in self._halves[which].items()}
         return harmonic_mean(parts.values()), parts
 
+    def kept(self, model: nn.Module) -> float:
+        """The share of the start's validation retention."""
+        return self._retention(model, "validation")[0] / self._start["validation"]
+
     def look(self, model: nn.Module) -> dict[str, float]:
-        """During a run: the forget set's probability, and "kept", the share of the start's validation retention."""
-        kept = self._retention(model, "validation")[0] / self._start["validation"]
-        return {"forget": probability(model, self.forget), "kept": kept}
+        """During a run: the forget set's probability, and "kept"."""
+        return {"forget": probability(model, self.forget), "kept": self.kept(model)}
 
     def verdict(self, model: nn.Module) -> dict[str, float]:
         """After a run: the same on the test half, its parts, and the forget questions in their second form."""

@@ -15,6 +15,8 @@ from palimpsest import runs, training
 from palimpsest.experiments.unlearning import forget
 from palimpsest.experiments.unlearning_cohort import Cohort
 from palimpsest.kernels import softmax_entropy
+from palimpsest.nets.quantised import hold_steps
+from palimpsest.nets.quantised import steps as quantiser_steps
 from palimpsest.unlearning.vision import QMul, unlearn
 from palimpsest.unlearning.vision.labels import most_similar, random_wrong
 from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy, evaluation
@@ -169,6 +171,7 @@ def first_order(profile: str, precision: str) -> list[dict]:
     task.net.eval()
     kept, forgotten = list(task.batches(task.retain, 0)), list(task.batches(task.forget, 0))
     start = [p.detach().clone() for p in task.parameters]
+    held = list(quantiser_steps(task.net).values())  # the largest η can take one below 0; trainers hold them too
 
     def both(i: int) -> tuple[Gradients, Gradients]:
         batch = forgotten[i % len(forgotten)]
@@ -195,6 +198,7 @@ def first_order(profile: str, precision: str) -> list[dict]:
         for name, direction in directions.items():
             for step in STEPS:
                 torch._foreach_copy_(task.parameters, torch._foreach_add(start, direction, alpha=-step))
+                hold_steps(held)
                 for batch, loss in losses().items():
                     change = (loss - before[batch]).tolist()
                     rows += [
