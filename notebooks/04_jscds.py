@@ -335,6 +335,10 @@ figure = draw.seconds(stages)
 #
 # Each rule was written into `data/claims/jscds.yaml` before the seeds were run. Each cell prints the verdict; the reasons
 # stand in the table after the last.
+#
+# The networks of this chapter are trained on the spot, and on another processor they are others: training amplifies the last
+# digits, in which processors differ, as it would a new seed. So two processors ran it, and a claim's verdict is the weaker of
+# theirs. The table has this run alone.
 
 # %% tags=["claim-half", "nbval-check-output"]
 judged = jscds_claims.judge(results, costs) if profile != "smoke" else {}

@@ -114,8 +114,10 @@ def load(results: Path | None = None) -> list[Claim]:
         for path in _accepted(paper, profile):
             for name, run in _read(path, claims).items():
                 known = claims[name]
-                new = {"others": (*known.others, run)} if known.judgement else dict(judgement=run[0], record=run[1])
-                claims[name] = replace(known, **new)
+                if known.judgement is None:
+                    claims[name] = replace(known, judgement=run[0], record=run[1])
+                elif (run[0].measured, run[0].verdict) != (known.judgement.measured, known.verdict):
+                    claims[name] = replace(known, others=(*known.others, run))
         if results is not None:
             fresh = _read(results / f"{paper}.{profile}.json", claims)
             for name in [c.id for c in claims.values() if (file_of(c), c.profile) == (paper, profile)]:

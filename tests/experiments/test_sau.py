@@ -1,4 +1,5 @@
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -6,11 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from palimpsest.experiments import sau, sau_claims, sau_cohort, sau_measures
+from palimpsest import paths
+from palimpsest.data import manifest, sau_models
+from palimpsest.experiments import build_sau_models, sau, sau_claims, sau_cohort, sau_measures, sau_probes
 from palimpsest.experiments.sau import Arm, Results
 from palimpsest.experiments.sau_cohort import DENSE, PROFILES, Cohort
 from palimpsest.nets import language
+from palimpsest.unlearning.language.evaluation import probability
 
+WHOSE = ("target", "oracle")
 TINY = replace(PROFILES["smoke"], recipe=language.Recipe(1, 3e-3), calibration=8, width=16)
 
 
@@ -38,6 +43,52 @@ def test_the_oracle_learns_everything_but_the_forget_set(cohort):
     padded = {(*row, *[0] * (width - len(row))) for row in oracle}
     forget = target - padded
     assert len(forget) == 2 * len(cohort.forget)
+
+
+def test_every_model_of_ci_is_shipped_and_no_other():
+    wanted = {sau_models.name(c["group"], c["seed"], c["whose"]) for c in sau_cohort.models("ci")}
+    assert {path for path in manifest.read() if path.startswith("sau_models/")} == wanted
+
+
+def test_shipped_models_know_what_they_were_taught():
+    for seed in PROFILES["ci"].seeds:
+        cohort = Cohort("ci", "verdict", seed)
+        known = {whose: probability(cohort.load(whose)[0], cohort.encode(cohort.forget)) for whose in WHOSE}
+        assert known["target"] > 0.9
+        assert known["oracle"] < 0.1
+
+
+def test_a_model_that_is_not_shipped_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"sau_models/verdict-7-target\.safetensors: missing"):
+        Cohort("ci", "verdict", 7).load("target")
+
+
+def test_models_are_built_listed_and_loaded_again(monkeypatch, tmp_path):
+    monkeypatch.setitem(PROFILES, "smoke", replace(TINY, seeds=(3,)))
+    for name in ("DATA", "CACHE"):
+        monkeypatch.setattr(paths, name, tmp_path / name)
+    shutil.copytree(paths.ROOT / "data" / "authors", paths.DATA / "authors")
+    stale = paths.DATA / sau_models.name("verdict", 99, "oracle")
+    stale.parent.mkdir()
+    stale.write_bytes(b"old")
+    manifest.update([p.relative_to(paths.DATA) for p in paths.DATA.rglob("*") if p.is_file()])
+    monkeypatch.setattr(build_sau_models, "PROFILE", "smoke")
+    monkeypatch.setattr(build_sau_models.runs, "run_all", lambda f, jobs, show: [f(**job) for job in jobs])
+    build_sau_models.main()
+    manifest.check()
+    assert not stale.exists()
+    cohort = Cohort("smoke", "verdict", 3)
+    trained = dict(cohort.load("oracle")[0].named_parameters())
+    for name, weight in sau_models.load("verdict", 3, "oracle").items():
+        assert torch.equal(weight, trained[name].half().float())
+
+
+def test_training_again_is_the_same_run_and_a_nudge_is_not(cohort):
+    same, nudged = (sau_probes.train_again("smoke", 3, nudge) for nudge in (0.0, 1e-3))
+    assert same["apart"] == 0
+    assert nudged["apart"] > 1e-4
+    assert len(same["losses"]) == TINY.recipe.epochs
+    assert same["losses"] == pytest.approx(nudged["losses"], rel=0.01)
 
 
 def test_calibration_has_full_rows_and_ends_of_text(cohort):
@@ -79,13 +130,19 @@ def test_the_first_epoch_below_the_bar_is_the_last(cohort, monkeypatch, kept, se
     monkeypatch.setitem(PROFILES, "smoke", longer)
     looks = iter(kept)
     monkeypatch.setattr(sau_measures.Judge, "kept", lambda self, m: next(looks, 1.0))
-    states = []
-    between = sau._between
-    monkeypatch.setattr(sau, "_between", lambda model, s, share: (states.append(len(s)), between(model, s, share)))
-    course = sau.forget(cohort, Arm("NPO", "A"), 1e-3)[3]["course"]
+    states, between = [], sau._between
+    monkeypatch.setattr(sau, "_between", lambda model, s, share: (states.append(s), between(model, s, share)))
+    model, _, _, found = sau.forget(cohort, Arm("NPO", "A"), 1e-3)
+    course = found["course"]
     assert [row["kept"] for row in course] == list(kept[:seen])
-    # The start and one state an epoch; halved only where the bar was crossed.
-    assert states == ([] if course[-1]["kept"] >= 0.95 else [seen] * (sau.BISECTIONS + 1))
+    if course[-1]["kept"] >= 0.95:
+        assert not states
+        return
+    # Every look of the halvings was above the bar: 15/16 of the way from the state before the last epoch to its end.
+    low, high = states[0][seen - 2 : seen]
+    assert len(states[0]) == seen
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, low[name].lerp(high[name], 1 - 0.5**sau.BISECTIONS))
 
 
 def test_every_arm_keeps_the_zeros(cohort):

@@ -136,6 +136,15 @@ def test_a_fresh_result_stands_beside_the_processors_that_it_does_not_repeat(hou
     assert (claim.verdict, claim.others) == ("not run", ())
 
 
+def test_a_processor_that_measured_the_same_is_not_shown_twice(house, monkeypatch):
+    measure(house)
+    ledger.accept({})
+    monkeypatch.setattr(ledger, "processor", lambda: "other")
+    ledger.accept({}, beside=True)
+    (claim,) = ledger.load()
+    assert claim.others == ()
+
+
 def test_accepting_anew_drops_other_processors(house, elsewhere):
     measure(house)
     ledger.accept({})
