@@ -300,10 +300,10 @@ for run in again:
 figures.table(pd.DataFrame(rows).round(3))
 
 # %% [markdown]
-# All have memorised their answers, and yet the nudge has moved the weights by a good part of their norm (*apart*). Training
-# amplifies a difference of the last digits until two models are as different as those of two seeds. Processors differ in the
-# last digits, so on most of them *trained here* is far from the experiment's target too; where it is near, this processor
-# rounds like the one that trained it.
+# All have memorised their answers, and yet the nudge has moved the weights by a good part of their norm (*weights apart*).
+# Training amplifies a difference in the last digits until the weights are other ones. Processors differ in the last digits, so
+# on most of them *trained here* is far from the experiment's target too; where it is near, this processor rounds like the one
+# that trained it.
 #
 # So the targets and oracles of all seeds are **shipped**. They were made by `python -m palimpsest.experiments.build_sau_models`,
 # with the code that has just run, and are kept as float16. Had every machine its own, it would have its own verdicts as well.

@@ -116,7 +116,7 @@ def load(results: Path | None = None) -> list[Claim]:
                 known = claims[name]
                 if known.judgement is None:
                     claims[name] = replace(known, judgement=run[0], record=run[1])
-                elif (run[0].measured, run[0].verdict) != (known.judgement.measured, known.verdict):
+                elif (run[0].measured, run[0].verdict) != (known.judgement.measured, known.judgement.verdict):
                     claims[name] = replace(known, others=(*known.others, run))
         if results is not None:
             fresh = _read(results / f"{paper}.{profile}.json", claims)

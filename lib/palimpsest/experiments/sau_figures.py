@@ -170,7 +170,7 @@ def lost_gradient(rows: pd.DataFrame) -> Figure:
         axis.errorbar(by_layer.index, means, yerr=errors, fmt="o-", color=COLOURS[i], capsize=3, label=sparsity)
         axis.axhline(100 * part.expected.mean(), color=COLOURS[i], linewidth=0.8, linestyle=":")
     axis.set(xlabel="layer", ylabel="forget gradient on pruned weights, %", xticks=sorted(rows.layer.unique()))
-    axis.legend(title="pruned share", fontsize=8)
+    axis.legend(title="pruned share", fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
     figure.tight_layout()
     return figure
 
