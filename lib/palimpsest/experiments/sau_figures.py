@@ -48,14 +48,11 @@ def _line(
     )
 
 
-def training(runs: list[dict]) -> Figure:
-    """Loss by epoch of `sau_probes.train_again`."""
+def training(losses: list[float]) -> Figure:
+    """Loss by epoch."""
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
-    for run, style in zip(runs, ("o-", "s--"), strict=True):
-        label = f"weights nudged by {run['nudge']:g}" if run["nudge"] else "as it is"
-        axis.plot(range(1, len(run["losses"]) + 1), run["losses"], style, markersize=4, linewidth=1.2, label=label)
+    axis.plot(range(1, len(losses) + 1), losses, "o-", color=COLOUR["target"], markersize=4, linewidth=1.2)
     axis.set(xlabel="epoch", ylabel="loss of an answer token, nats", yscale="log")
-    axis.legend(fontsize=8)
     figure.tight_layout()
     return figure
 
