@@ -94,7 +94,7 @@ def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Mask
     over steps of D's median 1 + λ or of F's factor}.
     """
     model, masks = cohort.load("target", *recipe(arm))
-    judge = measures.Judge(cohort, model)
+    judge = measures.Judge(cohort, *recipe(arm))
 
     def finished(model: nn.Module) -> nn.Module:
         if arm.kind != "B":
@@ -167,7 +167,7 @@ def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]
     for whose in ("target", "oracle"):
         model, masks = cohort.load(whose, pruner, sparsity)
         row = {"loss": "none", "kind": whose, "pruner": pruner, "sparsity": sparsity, "seed": seed}
-        rows.append(row | measures.Judge(cohort, model).verdict(model))
+        rows.append(row | measures.Judge(cohort, pruner, sparsity, whose).verdict(model))
         if (pruner, sparsity) in (DENSE, TUNED_AT):
             rows[-1] |= measures.examine(model, cohort, masks)
         if whose == "target" and masks is not None:
@@ -192,9 +192,8 @@ def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: st
     for after in recipes(profile) if kind == "A" and loss == "NPO" else []:
         pruned = copy.deepcopy(model)
         masks = prune(pruned, cohort, "oracle", *after)
-        target, _ = cohort.load("target", *after)
         name = {"loss": loss, "kind": "A", "pruner": after[0], "sparsity": after[1], "seed": seed, "lr": lr}
-        rows.append(name | measures.Judge(cohort, target).verdict(pruned))
+        rows.append(name | measures.Judge(cohort, *after).verdict(pruned))
         if after == TUNED_AT:
             rows[-1] |= measures.examine(pruned, cohort, masks)
     return rows

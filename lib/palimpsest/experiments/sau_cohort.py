@@ -8,6 +8,7 @@ target is compared with the oracle pruned in the same way, so that damage by pru
 Step sizes are tuned on a seed of its own and on authors that no verdict seed forgets.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -111,17 +112,27 @@ class Cohort:
         return language.small_llama(s.vocabulary, self.seed, **sizes)
 
     def load(self, whose: str, pruner: str = DENSE[0], sparsity: str = DENSE[1]) -> tuple[nn.Module, Masks | None]:
-        """The "target" or the "oracle", dense or pruned, with its masks; shipped, from the cache, or made now."""
-        config = {"group": self.group, "seed": self.seed, "whose": whose}
-        model = self.untrained()
-        if self.setting.shipped:
-            weights = sau_models.load(**config)
-        else:
-            weights = runs.artifact(train, {"profile": self.profile, **config})
-        model.load_state_dict(weights, strict=False)
-        if pruner == DENSE[0]:
-            return model, None
-        return model, prune(model, self, whose, pruner, sparsity)
+        """The "target" or the "oracle", dense or pruned, with its masks; shipped, from the cache, or made now. The
+        model is the caller's own, the masks are shared."""
+        model, masks = _loaded(self, self.setting, whose, pruner, sparsity)
+        return copy.deepcopy(model), masks
+
+
+@cache
+def _loaded(
+    cohort: Cohort, setting: Setting, whose: str, pruner: str, sparsity: str
+) -> tuple[nn.Module, Masks | None]:
+    """Kept in memory: many runs begin at one pruned model."""
+    config = {"group": cohort.group, "seed": cohort.seed, "whose": whose}
+    model = cohort.untrained()
+    if setting.shipped:
+        weights = sau_models.load(**config)
+    else:
+        weights = runs.artifact(train, {"profile": cohort.profile, **config})
+    model.load_state_dict(weights, strict=False)
+    if pruner == DENSE[0]:
+        return model, None
+    return model, prune(model, cohort, whose, pruner, sparsity)
 
 
 @cache

@@ -4,6 +4,7 @@ Retention is the harmonic mean of three mean answer probabilities: retained auth
 of the questions decide where a run is stopped (validation), the other half is what the verdict sees (test).
 """
 
+from functools import cache
 from statistics import fmean, harmonic_mean
 
 import pandas as pd
@@ -12,8 +13,9 @@ from torch import nn
 
 from palimpsest.data import authors
 from palimpsest.data.questions import Questions
-from palimpsest.experiments.sau_cohort import Cohort
+from palimpsest.experiments.sau_cohort import Cohort, Setting
 from palimpsest.metrics import tofu
+from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
 from palimpsest.unlearning.language import evaluation, stress
 from palimpsest.unlearning.language.evaluation import probability
@@ -34,24 +36,37 @@ def half(cohort: Cohort, which: str) -> dict[str, Questions]:
     return found | {"retain": cohort.retain.subset(order[first::2][:EXAMINED])}
 
 
+@cache
+def _encoded(cohort: Cohort, setting: Setting) -> tuple[list[Encoded], dict[str, dict[str, Encoded]]]:
+    """The forget set in both forms, and both halves of what is retained."""
+    halves = {which: half(cohort, which) for which in ("validation", "test")}
+    return [cohort.encode(cohort.forget, form) for form in (1, 2)], {
+        which: {name: cohort.encode(questions) for name, questions in sets.items()} for which, sets in halves.items()
+    }
+
+
+@cache
+def _start(cohort: Cohort, setting: Setting, whose: str, pruner: str, sparsity: str) -> dict[str, float]:
+    """Retention of a model as the experiment begins with it, by half."""
+    model, _ = cohort.load(whose, pruner, sparsity)
+    return {which: _retention(model, sets)[0] for which, sets in _encoded(cohort, setting)[1].items()}
+
+
+def _retention(model: nn.Module, sets: dict[str, Encoded]) -> tuple[float, dict[str, float]]:
+    parts = {name: probability(model, encoded) for name, encoded in sets.items()}
+    return harmonic_mean(parts.values()), parts
+
+
 class Judge:
-    """Measures models of a cohort against `start`, the pruned target that they began as."""
+    """Measures models of a cohort against the one that they began as: its target or oracle, pruned by a recipe."""
 
-    def __init__(self, cohort: Cohort, start: nn.Module):
-        self.forget, self.forget_2 = (cohort.encode(cohort.forget, form) for form in (1, 2))
-        self._halves = {
-            which: {name: cohort.encode(q) for name, q in half(cohort, which).items()}
-            for which in ("validation", "test")
-        }
-        self._start = {which: self._retention(start, which)[0] for which in self._halves}
-
-    def _retention(self, model: nn.Module, which: str) -> tuple[float, dict[str, float]]:
-        parts = {name: probability(model, encoded) for name, encoded in self._halves[which].items()}
-        return harmonic_mean(parts.values()), parts
+    def __init__(self, cohort: Cohort, pruner: str, sparsity: str, whose: str = "target"):
+        (self.forget, self.forget_2), self._halves = _encoded(cohort, cohort.setting)
+        self._start = _start(cohort, cohort.setting, whose, pruner, sparsity)
 
     def kept(self, model: nn.Module) -> float:
         """The share of the start's validation retention."""
-        return self._retention(model, "validation")[0] / self._start["validation"]
+        return _retention(model, self._halves["validation"])[0] / self._start["validation"]
 
     def look(self, model: nn.Module) -> dict[str, float]:
         """During a run: the forget set's probability, and "kept"."""
@@ -59,7 +74,7 @@ class Judge:
 
     def verdict(self, model: nn.Module) -> dict[str, float]:
         """After a run: the same on the test half, its parts, and the forget questions in their second form."""
-        whole, parts = self._retention(model, "test")
+        whole, parts = _retention(model, self._halves["test"])
         forget = {"forget": probability(model, self.forget), "forget_2": probability(model, self.forget_2)}
         return {**forget, **parts, "kept": whole / self._start["test"]}
 
