@@ -38,7 +38,8 @@ def half(cohort: Cohort, which: str) -> dict[str, Questions]:
 
 @cache
 def _encoded(cohort: Cohort, setting: Setting) -> tuple[list[Encoded], dict[str, dict[str, Encoded]]]:
-    """The forget set in both forms, and both halves of what is retained."""
+    """The forget set in both forms, and both halves of what is retained. `setting` is there for the cache: two
+    cohorts are equal whose profile has been redefined."""
     halves = {which: half(cohort, which) for which in ("validation", "test")}
     return [cohort.encode(cohort.forget, form) for form in (1, 2)], {
         which: {name: cohort.encode(questions) for name, questions in sets.items()} for which, sets in halves.items()
