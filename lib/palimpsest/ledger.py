@@ -150,7 +150,9 @@ def _measured_again(claim: Claim, judgement: Judgement | None, record: dict | No
     """`claim` with a fresh result in place of the accepted run that it repeats, or of the first."""
     if judgement is None:
         return replace(claim, judgement=None, record=None, others=())
-    repeated = next((i for i, (run, _) in enumerate(claim.runs) if not _apart(claim, run, judgement)), 0)
+    alike = [i for i, (run, _) in enumerate(claim.runs) if not _apart(claim, run, judgement)]
+    # It can lie within the tolerance of several.
+    repeated = min(alike, key=lambda i: abs(claim.runs[i][0].measured.mean - judgement.measured.mean), default=0)
     others = [run for i, run in enumerate(claim.runs) if i != repeated]
     return replace(claim, judgement=judgement, record=record, others=tuple(others))
 

@@ -145,6 +145,16 @@ def test_a_processor_that_measured_the_same_is_not_shown_twice(house, monkeypatc
     assert claim.others == ()
 
 
+def test_a_fresh_result_replaces_the_nearest_of_those_that_it_agrees_with(house, monkeypatch):
+    measure(house)
+    ledger.accept({})
+    monkeypatch.setattr(ledger, "processor", lambda: "other")
+    measure(house, mean=2.4)
+    ledger.accept({}, beside=True)
+    (claim,) = ledger.load(ledger.FRESH)
+    assert [run.measured.mean for run, _ in claim.runs] == [2.4, 2.0]
+
+
 def test_accepting_anew_drops_other_processors(house, elsewhere):
     measure(house)
     ledger.accept({})
