@@ -497,8 +497,8 @@ figures.table(
 # $w_f$ shifts between them. The constants above show how much of the reweighting a single number achieves.
 #
 # **What an interval here leaves out.** It covers five seeds, at step sizes that were chosen once, on one tuning seed. The second
-# processor drew other tuning networks, and on them other values were best: Q-MUL got 0.1 where it had 0.03, random labels the
-# reverse. That moves `qmul-agr` from one side of zero to the other, far beyond either interval, and takes `qmul-similar` its
+# processor drew other tuning networks, and on them other values were best: Q-MUL got a larger step size, random labels a
+# smaller one. That moves `qmul-agr` from one side of zero to the other, far beyond either interval, and takes `qmul-similar` its
 # lead. So neither claim is settled here. Several tuning seeds would tell a method from the luck of its step size; these minutes
 # have room for one.
 #

@@ -101,13 +101,14 @@ def status_page(claims: list[Claim]) -> str:
             continue
         tolerance = f"{c.tolerance(c.judgement.measured):.2g} {c.unit}"
         parts.append(f"| {c.id} | {measured(c)} | {tolerance} | {c.floor_reason} | {c.record['date']} |")
-    parts += ["", "## Where the accepted values were computed", ""]
     parts += [
+        "",
+        "## Where the accepted values were computed",
+        "",
         "| chapter | profile | minutes | cores | python | torch | commit |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in dict.fromkeys(_where(c, record) for c in claims for _, record in c.runs):
-        parts.append(row)
+    parts += dict.fromkeys(_where(c, record) for c in claims for _, record in c.runs)
     parts += [
         "",
         "## Not run",

@@ -11,7 +11,15 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from palimpsest.experiments import records, sau_figures, sau_full, sau_full_data, sau_full_measures, sau_full_tables
+from palimpsest.experiments import (
+    records,
+    sau,
+    sau_figures,
+    sau_full,
+    sau_full_data,
+    sau_full_measures,
+    sau_full_tables,
+)
 from palimpsest.experiments.sau import Arm
 from palimpsest.experiments.sau_cohort import DENSE
 from palimpsest.experiments.sau_full_data import Cohort, below
@@ -188,8 +196,8 @@ def test_a_run_ends_at_the_bar_and_is_taken_between_two_epochs(cohort, monkeypat
     model, masks, found = sau_full.forget(cohort, Arm("NPO", "A"), 1e-3)
     assert masks is None
     assert found["course"] == [1.0, pytest.approx(0.9)]  # no second epoch
-    assert found["epochs"] == pytest.approx(0.5, abs=2**-sau_full.BISECTIONS)
-    assert retention(cohort, model, 0)["retain"] / 0.5 == pytest.approx(BAR, abs=0.1 * 2**-sau_full.BISECTIONS + 1e-6)
+    assert found["epochs"] == pytest.approx(0.5, abs=2**-sau.BISECTIONS)
+    assert retention(cohort, model, 0)["retain"] / 0.5 == pytest.approx(BAR, abs=0.1 * 2**-sau.BISECTIONS + 1e-6)
     monkeypatch.setattr(sau_full, "retention", lambda *_: {"retain": 1.0})
     assert sau_full.forget(cohort, Arm("NPO", "A"), 1e-3)[2]["epochs"] == TINY.unlearn_epochs
 

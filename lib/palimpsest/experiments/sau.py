@@ -11,6 +11,7 @@ D's would have been.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean
@@ -103,10 +104,11 @@ def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Mask
         prune(again, cohort, "target", arm.pruner, arm.sparsity)
         return again
 
-    states, course = [_state(model)], [judge.look(model)]
+    moving = dict(model.named_parameters())
+    states, course = [measures.state(moving)], [judge.look(model)]
 
     def after_epoch(_: int) -> bool:
-        states.append(_state(model))
+        states.append(measures.state(moving))
         course.append(judge.look(finished(model)))
         return course[-1]["kept"] >= measures.BAR
 
@@ -123,31 +125,30 @@ def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Mask
         seed=cohort.seed,
         after_epoch=after_epoch,
     )
-    crossed = course[-1]["kept"] < measures.BAR
-    inside, outside = 0.0, 1.0
-    for _ in range(BISECTIONS if crossed else 0):
-        middle = (inside + outside) / 2
-        _between(model, states, middle)
-        if judge.kept(finished(model)) >= measures.BAR:
-            inside = middle
-        else:
-            outside = middle
-    if crossed:
-        _between(model, states, inside)
+    if course[-1]["kept"] < measures.BAR:
+        stop_at_bar(moving, states, lambda: judge.kept(finished(model)))
     if arm.kind == "B":
         masks = prune(model, cohort, "target", arm.pruner, arm.sparsity)
     scales = [row["scale"] for row in done.log if "scale" in row]
     return model, masks, judge, {"course": course, "factor": fmean(scales) if scales else None}
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+def stop_at_bar(moving: dict[str, Tensor], states: list[dict[str, Tensor]], kept: Callable[[], float]) -> float:
+    """Put `moving` on the straight line between the last two of `states`, as far along as `kept` stays at the bar by
+    `BISECTIONS` halvings; returns the share of the way."""
+    inside, outside = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (inside + outside) / 2
+        _between(moving, states, middle)
+        inside, outside = (middle, outside) if kept() >= measures.BAR else (inside, middle)
+    _between(moving, states, inside)
+    return inside
 
 
-def _between(model: nn.Module, states: list[dict[str, Tensor]], share: float) -> None:
+def _between(moving: dict[str, Tensor], states: list[dict[str, Tensor]], share: float) -> None:
     """θ = the last but one state + share of the way to the last; where both are +0.0, so is θ."""
     low, high = states[-2:]
-    for name, parameter in model.named_parameters():
+    for name, parameter in moving.items():
         parameter.data.copy_(low[name].lerp(high[name], share))
 
 

@@ -5,7 +5,7 @@ Each seed draws its own authors to forget, its own starting weights and its own 
 trained on all authors but those held out, and on real facts. The *oracle* never saw the authors to forget. A pruned
 target is compared with the oracle pruned in the same way, so that damage by pruning does not pass for forgetting.
 
-Step sizes are tuned on a seed of its own and on authors that no verdict seed forgets.
+Step sizes are tuned on seeds of their own and on authors that no verdict seed forgets.
 """
 
 import copy

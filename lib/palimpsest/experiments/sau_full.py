@@ -11,16 +11,16 @@ from itertools import chain
 from statistics import fmean
 
 import pandas as pd
-from torch import Tensor, nn
+from torch import nn
 
 from palimpsest import pruning, runs
 from palimpsest.experiments.profiles import choose
-from palimpsest.experiments.sau import BISECTIONS, Arm, Results, chosen, recipe
+from palimpsest.experiments.sau import Arm, Results, chosen, recipe, stop_at_bar
 from palimpsest.experiments.sau_cohort import DENSE
 from palimpsest.experiments.sau_full_data import Cohort, put
-from palimpsest.experiments.sau_full_measures import TEST, VALIDATION, examine, kept, retention, state, verdict
+from palimpsest.experiments.sau_full_measures import TEST, VALIDATION, examine, kept, retention, verdict
 from palimpsest.experiments.sau_full_profiles import PROFILES
-from palimpsest.experiments.sau_measures import BAR, compared
+from palimpsest.experiments.sau_measures import BAR, compared, state
 from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning.language import METHODS, unlearn
 from palimpsest.unlearning.language.evaluation import probability
@@ -82,24 +82,12 @@ def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Mask
         seed=cohort.seed,
         after_epoch=after_epoch,
     )
-    inside, outside = 0.0, 1.0
-    for _ in range(BISECTIONS if course[-1] < BAR else 0):
-        middle = (inside + outside) / 2
-        _between(moving, states, middle)
-        inside, outside = (middle, outside) if look() >= BAR else (inside, middle)
-    taken = inside if course[-1] < BAR else 1.0
-    _between(moving, states, taken)
+    taken = stop_at_bar(moving, states, look) if course[-1] < BAR else 1.0
     if arm.kind == "B":
         masks = cohort.prune(model, arm.pruner, arm.sparsity)
     scales = [row["scale"] for row in done.log if "scale" in row]
     seen = {"course": course, "epochs": len(course) - 2 + taken, "factor": fmean(scales) if scales else None}
     return model, masks, seen
-
-
-def _between(moving: dict[str, Tensor], states: list[dict[str, Tensor]], share: float) -> None:
-    """θ = the last but one state + share of the way to the last; where both are +0.0, so is θ."""
-    low, high = states[-2:]
-    put(moving, {name: low[name].lerp(high[name], share) for name in moving})
 
 
 def trial(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: str, lr: float) -> float | None:

@@ -8,11 +8,12 @@ the others are what the verdict sees (`TEST`).
 
 from statistics import fmean
 
-from torch import Tensor, nn
+from torch import nn
 
 from palimpsest.data import tofu as tofu_data
 from palimpsest.data.questions import Questions
 from palimpsest.experiments.sau_full_data import MAX_LENGTH, Cohort, put, take
+from palimpsest.experiments.sau_measures import state
 from palimpsest.metrics import tofu
 from palimpsest.nets import language
 from palimpsest.nets.tokens import PROMPT
@@ -94,8 +95,3 @@ def examine(cohort: Cohort, model: nn.Module) -> dict:
         "answers": dict(answers[:: max(1, len(answers) // SHOWN)]),
         "4-bit": rounded,
     }
-
-
-def state(moving: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of the parameters, by name."""
-    return {name: parameter.detach().clone() for name, parameter in moving.items()}

@@ -9,7 +9,7 @@ from statistics import fmean, harmonic_mean
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from palimpsest.data import authors
 from palimpsest.data.questions import Questions
@@ -56,6 +56,11 @@ def _start(cohort: Cohort, setting: Setting, whose: str, pruner: str, sparsity: 
 def _retention(model: nn.Module, sets: dict[str, Encoded]) -> tuple[float, dict[str, float]]:
     parts = {name: probability(model, encoded) for name, encoded in sets.items()}
     return harmonic_mean(parts.values()), parts
+
+
+def state(moving: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A copy of the parameters, by name."""
+    return {name: parameter.detach().clone() for name, parameter in moving.items()}
 
 
 class Judge:
