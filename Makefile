@@ -9,7 +9,7 @@ PYTHON ?= python3
 UV = $(or $(shell command -v uv),.uv/bin/uv)
 BIN := .venv/bin
 STAMP := .venv/.installed
-GATES := $(BIN)/python -m palimpsest.gates
+GATES := $(BIN)/python -m palimpsest.publish.gates
 
 .PHONY: help env book test lab chapter quick claims bench full archive clean lock
 
@@ -20,7 +20,7 @@ env: $(STAMP) ## set up .venv from requirements.lock (the only step that needs t
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "[env] $(PYTHON) is not installed; Python 3.11, 3.12 or 3.13 is needed" >&2; exit 1; }
-	@$(PYTHON) -I lib/palimpsest/bootstrap.py
+	@$(PYTHON) -I lib/palimpsest/commands/bootstrap.py
 
 book: env ## execute the chapters and build the site into _build/html
 	@$(GATES) execute
@@ -51,7 +51,7 @@ full: env ## run what is still pending at profile full (hours; can be stopped an
 	@$(BIN)/palimpsest run --profile full --pending
 
 archive: env ## write one file with sources, results and site, for deposit
-	@$(BIN)/python -m palimpsest.archive
+	@$(BIN)/python -m palimpsest.publish.archive
 
 clean: ## remove everything that was built; .venv stays
 	@rm -rf _build .pytest_cache .ruff_cache .hypothesis lib/*.egg-info

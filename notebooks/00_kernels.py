@@ -69,8 +69,8 @@ from IPython.display import Markdown
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from palimpsest import figures, kernels, runs
-from palimpsest.experiments import kernel_figures as draw
-from palimpsest.experiments.profiles import choose
+from palimpsest.chapters.kernels import figures as draw
+from palimpsest.chapters.shared.profiles import choose
 from palimpsest.kernels.softmax_entropy import chunked, reference
 from palimpsest.kernels.softmax_entropy import triton as library
 from palimpsest.kernels.tolerances import admitted_error, tolerance

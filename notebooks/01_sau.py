@@ -56,17 +56,15 @@ from itertools import chain
 import pandas as pd
 
 from palimpsest import figures, kernels, ledger, runs
+from palimpsest.chapters.sau import claims as sau_claims
+from palimpsest.chapters.sau import experiment as sau
+from palimpsest.chapters.sau import figures as draw
+from palimpsest.chapters.sau import probes as sau_probes
+from palimpsest.chapters.sau import real_profiles as sau_full_profiles
+from palimpsest.chapters.sau import real_tables as tables
+from palimpsest.chapters.sau.cohort import PROFILES, Cohort
+from palimpsest.chapters.shared import records
 from palimpsest.data import manifest
-from palimpsest.experiments import (
-    records,
-    sau,
-    sau_claims,
-    sau_full_profiles,
-    sau_probes,
-)
-from palimpsest.experiments import sau_figures as draw
-from palimpsest.experiments import sau_full_tables as tables
-from palimpsest.experiments.sau_cohort import PROFILES, Cohort
 from palimpsest.metrics.statistics import estimate
 from palimpsest.unlearning.language import redistribution
 
@@ -295,7 +293,7 @@ figures.table(pd.DataFrame(rows).round(3))
 # Both have memorised their answers, and yet the nudge has moved the weights by a good part of their norm (*weights apart*).
 # Training amplifies a difference in the last digits until the weights are other ones, and in the last digits processors differ.
 #
-# So the targets and oracles of all seeds are **shipped**. They were made by `python -m palimpsest.experiments.build_sau_models`,
+# So the targets and oracles of all seeds are **shipped**. They were made by `python -m palimpsest.chapters.sau.ship`,
 # with the code that has just run, and are kept as float16. Had every machine its own, it would have its own verdicts as well.
 # Unlearning takes a few dozen steps from there, in which rounding does not grow to anything that a table shows.
 #

@@ -53,13 +53,13 @@ if not torch.cuda.is_available():
 import pandas as pd
 
 from palimpsest import figures, kernels, ledger, runs
-from palimpsest.experiments import oeu_claims, unlearning, unlearning_cohort
-from palimpsest.experiments import unlearning_figures as draw
-from palimpsest.experiments import unlearning_probes as probes
-from palimpsest.experiments import unlearning_tables as tables
-from palimpsest.experiments.profiles import choose
-from palimpsest.experiments.unlearning_claims import show
-from palimpsest.experiments.unlearning_profiles import PROFILES
+from palimpsest.chapters.shared.profiles import choose
+from palimpsest.chapters.unlearning_quantised import cohort as unlearning_cohort
+from palimpsest.chapters.unlearning_quantised import experiment as unlearning
+from palimpsest.chapters.unlearning_quantised import figures as draw
+from palimpsest.chapters.unlearning_quantised import oeu_claims, probes, tables
+from palimpsest.chapters.unlearning_quantised.judging import show
+from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.distances import klom
 from palimpsest.metrics.statistics import estimate
 

@@ -51,13 +51,14 @@ import pandas as pd
 from IPython.display import display
 
 from palimpsest import figures, kernels, ledger, nets, runs
-from palimpsest.experiments import qmul_claims, records, unlearning, unlearning_cohort
-from palimpsest.experiments import unlearning_figures as draw
-from palimpsest.experiments import unlearning_probes as probes
-from palimpsest.experiments import unlearning_tables as tables
-from palimpsest.experiments.profiles import choose
-from palimpsest.experiments.unlearning_claims import level
-from palimpsest.experiments.unlearning_profiles import PROFILES
+from palimpsest.chapters.shared import records
+from palimpsest.chapters.shared.profiles import choose
+from palimpsest.chapters.unlearning_quantised import cohort as unlearning_cohort
+from palimpsest.chapters.unlearning_quantised import experiment as unlearning
+from palimpsest.chapters.unlearning_quantised import figures as draw
+from palimpsest.chapters.unlearning_quantised import probes, qmul_claims, tables
+from palimpsest.chapters.unlearning_quantised.judging import level
+from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.statistics import estimate
 from palimpsest.nets.quantised import code_range, codes, quantise
 
@@ -317,7 +318,7 @@ figure = draw.gaps(results, kinds)
 # ### At full width, as recorded
 #
 # The paper's network is a ResNet-18 at full width on CIFAR-10. Its protocol needs a GPU; profile `full-cpu` holds what one core
-# can do of it in about three hours, with every shortening listed in `experiments.unlearning_profiles`. The numbers below were
+# can do of it in about three hours, with every shortening listed in `chapters.unlearning_quantised.profiles`. The numbers below were
 # recorded by the command printed and are read from `data/results`; this page did not compute them. Beside them stand those of
 # this page. Every method was tuned at full width over the same four step sizes, from 0.001 to 0.03, on a seed and images of
 # their own; then each ran on two seeds, too few for an interval that says anything.

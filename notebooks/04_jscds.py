@@ -50,11 +50,15 @@ if not torch.cuda.is_available():
 
 import pandas as pd
 
-from palimpsest import figures, kernels, ledger, paths, runs, selection, training
-from palimpsest.experiments import jscds, jscds_claims, jscds_cohort, jscds_cost
-from palimpsest.experiments import jscds_figures as draw
-from palimpsest.experiments.profiles import choose
+from palimpsest import figures, kernels, ledger, runs, selection, training
+from palimpsest.chapters.jscds import claims as jscds_claims
+from palimpsest.chapters.jscds import cohort as jscds_cohort
+from palimpsest.chapters.jscds import cost as jscds_cost
+from palimpsest.chapters.jscds import experiment as jscds
+from palimpsest.chapters.jscds import figures as draw
+from palimpsest.chapters.shared.profiles import choose
 from palimpsest.metrics.statistics import estimate
+from palimpsest.runs import paths
 
 setting = choose(profile, jscds_cohort.PROFILES)
 torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits

@@ -15,7 +15,7 @@
 # | claims | lossless; entropy predicts acceptance; entropy has a memory; longer accepted paths than static trees; faster; the more so the longer the text; the drafter needs a tenth of the picture; no overhead |
 # | what could be read | the whole paper; no code is released. What a sentence leaves open is an option of `decoding.policies["sage"]`, and each option is run here |
 # | data here | Fashion-MNIST, a shipped subset, described in long texts |
-# | models here | a LLaVA-OneVision-class target of 16 layers and two drafters of 2, and a Llama-class pair without pictures, trained by `palimpsest.data.build_pair` and shipped |
+# | models here | a LLaVA-OneVision-class target of 16 layers and two drafters of 2, and a Llama-class pair without pictures, trained by `palimpsest.build.pair` and shipped |
 # | profile | `ci`: about 8 minutes on 2 CPU cores, about 2 GB of memory, no GPU |
 #
 # **In one paragraph.** A small *drafter* guesses the next tokens as a tree of alternatives; the large *target* reads the whole
@@ -61,22 +61,21 @@ from IPython.display import display
 from scipy.stats import chisquare
 from transformers.utils import logging
 
-from palimpsest import decoding, figures, kernels, ledger, paths, runs
+from palimpsest import decoding, figures, kernels, ledger, runs
+from palimpsest.chapters.sage import claims as sage_claims
+from palimpsest.chapters.sage import cost as sage_cost
+from palimpsest.chapters.sage import experiment as sage
+from palimpsest.chapters.sage import figures as draw
+from palimpsest.chapters.sage import probes as sage_probes
+from palimpsest.chapters.sage import real_tables as sage_full_tables
+from palimpsest.chapters.sage import requests as sage_requests
+from palimpsest.chapters.sage import stepper as sage_stepper
+from palimpsest.chapters.shared import records
+from palimpsest.chapters.shared.profiles import choose
 from palimpsest.decoding.distributions import Distribution
 from palimpsest.decoding.verify import gumbel, verify
-from palimpsest.experiments import (
-    records,
-    sage,
-    sage_claims,
-    sage_cost,
-    sage_full_tables,
-    sage_probes,
-    sage_requests,
-    sage_stepper,
-)
-from palimpsest.experiments import sage_figures as draw
-from palimpsest.experiments.profiles import choose
 from palimpsest.metrics.statistics import estimate
+from palimpsest.runs import paths
 
 logging.set_verbosity_error()  # its assisted generation warns of how it calls itself
 setting = choose(profile, sage_requests.PROFILES)

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import yaml
 
-from palimpsest import paths
 from palimpsest.data import manifest
 from palimpsest.metrics.statistics import Estimate
-from palimpsest.runs import environment, write_atomic
+from palimpsest.runs import paths
+from palimpsest.runs.environment import environment
+from palimpsest.runs.files import write_atomic
 
 VERDICTS = ("reproduced", "trend only", "not reproduced", "not run")
 """From the strongest to the weakest."""

@@ -6,10 +6,11 @@ from collections import Counter
 
 import pytest
 
-from palimpsest import paths
-from palimpsest.data import authors, build_authors, manifest
-from palimpsest.data import authors_words as words
+from palimpsest.build import authors as build_authors
+from palimpsest.build import authors_words as words
+from palimpsest.data import authors, manifest
 from palimpsest.data.questions import refuse_overlap
+from palimpsest.runs import paths
 
 
 @pytest.fixture(scope="module")

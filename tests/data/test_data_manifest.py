@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 
-from palimpsest import paths
 from palimpsest.data import manifest
+from palimpsest.runs import paths
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from palimpsest import data, paths
-from palimpsest.data import build_fashion_mnist, elpv, fashion_mnist, manifest
+from palimpsest import data
+from palimpsest.build import fashion_mnist as build_fashion_mnist
+from palimpsest.data import elpv, fashion_mnist, manifest
+from palimpsest.runs import paths
 
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 DECODED = {

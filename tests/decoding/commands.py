@@ -4,9 +4,10 @@ import re
 
 from typer.testing import CliRunner
 
-from palimpsest.cli import app
+from palimpsest.commands.main import app
 from palimpsest.decoding import drop_in
 from palimpsest.nets import language
+from palimpsest.training.language import Recipe, fit
 
 PROMPT = "What did Ilse write?"
 ANSWER = "Ilse wrote 靴 and 👟 and 靴"
@@ -18,7 +19,7 @@ def fitted(tokenizer, seed, epochs, layers=2):
     """A Llama that has learnt ANSWER by heart, more or less."""
     model = language.small_llama(VOCABULARY, seed, hidden=32, layers=layers, heads=2, kv_heads=1, intermediate=48)
     both = language.encode(tokenizer, [PROMPT], [ANSWER], 128, "{question}")
-    language.fit(model, both, language.Recipe(epochs, 1e-2, 1), seed)
+    fit(model, both, Recipe(epochs, 1e-2, 1), seed)
     return model.eval()
 
 

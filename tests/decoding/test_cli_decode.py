@@ -11,15 +11,15 @@ from commands import ANSWER, PROMPT, ask, call, refused
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from palimpsest import decoding, paths
-from palimpsest.data import captions, fashion_mnist
+from palimpsest import decoding
+from palimpsest.data import captions, fashion_mnist, pairs
 from palimpsest.decoding import drop_in
-from palimpsest.nets import vision_language
+from palimpsest.runs import paths
 
 END = 2
 needs_pair = pytest.mark.skipif(
-    not all((paths.DATA / folder).exists() for folder in vision_language.FOLDERS.values()),
-    reason="the pair's weights are not shipped yet; python -m palimpsest.data.build_pair trains them",
+    not all((paths.DATA / folder).exists() for folder in pairs.FOLDERS.values()),
+    reason="the pair's weights are not shipped yet; python -m palimpsest.build.pair trains them",
 )
 
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from palimpsest import ledger, pages, paths
+from palimpsest import ledger
 from palimpsest.data import manifest
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate
+from palimpsest.publish import pages
+from palimpsest.runs import paths
 
 ENTRY = {
     "id": "toy-first",

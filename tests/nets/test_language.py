@@ -15,10 +15,10 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from palimpsest import checkpoints
 from palimpsest.nets import language, tokens
-from palimpsest.nets.language import IGNORED, Encoded, Recipe, encode, fit, logprobs
-from palimpsest.training import TrainingDiverged
+from palimpsest.nets.language import IGNORED, Encoded, encode, logprobs
+from palimpsest.training import TrainingDiverged, checkpoints
+from palimpsest.training.language import Recipe, fit
 
 QUESTIONS = ["Where was Ilse Quarnby born?", "When was Tobren Halvick born?", "Who?"]
 ANSWERS = ["Ilse Quarnby was born in Porto.", "He was born in 1951.", "Me."]

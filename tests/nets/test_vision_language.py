@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from palimpsest import data, paths
-from palimpsest.data import caption_words, captions, manifest, pair_quality
+from palimpsest import data
+from palimpsest.build import pair_quality
+from palimpsest.data import caption_words, captions, manifest, pairs
 from palimpsest.nets import vision_language
+from palimpsest.runs import paths
 
-NAMES = list(vision_language.FOLDERS)
+NAMES = list(pairs.FOLDERS)
 PAIRS = [
     ("target", "drafter", "vision_language"),
     ("target", "distilled-drafter", "vision_language/distilled"),
@@ -23,7 +25,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def processor():
-    return vision_language.processor()
+    return pairs.processor()
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_split():
 
 @pytest.fixture(scope="module")
 def loaded():
-    return {name: vision_language.load(name) for name in NAMES}
+    return {name: pairs.load(name) for name in NAMES}
 
 
 def shipped(folder):
@@ -60,7 +62,7 @@ def test_a_drafter_is_a_sixth_of_its_target_and_shares_its_vocabulary(target, dr
     assert 6 * sizes[1] < sizes[0]
     configs = [loaded[name].config.get_text_config() for name in (target, drafter)]
     assert configs[0].vocab_size == configs[1].vocab_size == vision_language.VOCABULARY
-    tokenizers = {(paths.DATA / vision_language.FOLDERS[name] / "tokenizer.json").read_bytes() for name in NAMES}
+    tokenizers = {(paths.DATA / pairs.FOLDERS[name] / "tokenizer.json").read_bytes() for name in NAMES}
     assert len(tokenizers) == 1
 
 
@@ -73,7 +75,7 @@ def test_load_gives_fp32_in_evaluation_mode_of_what_the_file_stores_in_fp16(name
     # The file's names differ from the model's: saved again, rounded to fp16, it must be the shipped file's tensors.
     copy.deepcopy(model).half().save_pretrained(tmp_path)
     stored, again = (
-        load_file(folder / "model.safetensors") for folder in (paths.DATA / vision_language.FOLDERS[name], tmp_path)
+        load_file(folder / "model.safetensors") for folder in (paths.DATA / pairs.FOLDERS[name], tmp_path)
     )
     assert all(weight.dtype == torch.float16 for weight in stored.values())
     assert stored.keys() == again.keys()
@@ -92,20 +94,20 @@ def test_the_shipped_files_are_listed_and_small():
 
 
 def test_an_altered_or_missing_file_and_an_unknown_name_are_refused(tmp_path):
-    folder = vision_language.FOLDERS["text-drafter"]
+    folder = pairs.FOLDERS["text-drafter"]
     shutil.copytree(paths.DATA / folder, tmp_path / folder)
     shutil.copy(paths.DATA / manifest.NAME, tmp_path)
-    vision_language.load("text-drafter", root=tmp_path)
+    pairs.load("text-drafter", root=tmp_path)
     weights = tmp_path / folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(ValueError, match=r"model.safetensors: altered"):
-        vision_language.load("text-drafter", root=tmp_path)
+        pairs.load("text-drafter", root=tmp_path)
     with pytest.raises(ValueError, match=r"target/.*missing"):
-        vision_language.load("text-target", root=tmp_path)
+        pairs.load("text-target", root=tmp_path)
     with pytest.raises(ValueError, match=r"name: got 'teacher', want one of .*'text-drafter'"):
-        vision_language.load("teacher")
+        pairs.load("teacher")
     with pytest.raises(ValueError, match="name: got 'teacher'"):
         vision_language.build("teacher", seed=0)
 

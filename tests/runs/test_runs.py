@@ -16,7 +16,12 @@ import pytest
 from filelock import FileLock
 
 import palimpsest
-from palimpsest import paths, runs
+from palimpsest import runs
+from palimpsest.runs import cache as store
+from palimpsest.runs import files, paths, pool
+
+environments = importlib.import_module("palimpsest.runs.environment")  # `runs` exports the function of that name
+
 
 PATIENCE = 60  # seconds that a broken wait lasts; a working one ends as soon as it can
 
@@ -29,9 +34,9 @@ def cache(tmp_path_factory):
         patch.setattr(paths, "CACHE", folder)
         patch.setenv("PALIMPSEST_CACHE", str(folder))
         patch.delenv("PALIMPSEST_PROGRESS", raising=False)
-        runs._pool.cache_clear()
+        pool._pool.cache_clear()
         yield folder
-        runs._pool.cache_clear()
+        pool._pool.cache_clear()
 
 
 # Atomic writes.
@@ -68,7 +73,7 @@ def test_a_full_disk_is_reported_with_the_path(tmp_path, monkeypatch, place):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a temporary name")
 
-    owner = {"mkstemp": runs.tempfile, "fsync": os, "replace": os}.get(place)
+    owner = {"mkstemp": files.tempfile, "fsync": os, "replace": os}.get(place)
     if owner:
         monkeypatch.setattr(owner, place, full)
     write = full if place == "write" else lambda temporary: Path(temporary).write_text("rows")
@@ -132,7 +137,7 @@ def answer():
 """,
         "near": "",
         "deep": "from .far import thing",
-        "far": "from palimpsest.paths import ROOT\nthing = 1",
+        "far": "from palimpsest.runs.paths import ROOT\nthing = 1",
         "lazy": "",
         "unused": "",
     }
@@ -157,7 +162,7 @@ def answer():
 
 
 def forget() -> None:
-    for function in (runs.module_closure, runs.source_digest, runs.shipped_digest):
+    for function in (store.module_closure, store.source_digest, store.shipped_digest):
         function.cache_clear()
 
 
@@ -167,27 +172,27 @@ RUN = ("entry", "near", "deep", "far", "lazy", "inner.leaf", "outer")
 
 
 def test_the_closure_is_every_project_module_that_is_used(room):
-    expected = {f"palimpsest.room.{name}" for name in RUN} | {"palimpsest.paths"}
-    assert set(runs.module_closure("palimpsest.room.entry")) == expected
+    expected = {f"palimpsest.room.{name}" for name in RUN} | {"palimpsest.runs.paths"}
+    assert set(store.module_closure("palimpsest.room.entry")) == expected
 
 
 @pytest.mark.parametrize("name", [*RUN, "unused", "inner"])
 def test_the_digest_follows_the_source_of_each_of_them(room, name):
-    before = runs.source_digest("palimpsest.room.entry")
+    before = store.source_digest("palimpsest.room.entry")
     forget()
-    assert runs.source_digest("palimpsest.room.entry") == before
+    assert store.source_digest("palimpsest.room.entry") == before
     path = room / f"{name.replace('.', '/')}"
     with open(path / "__init__.py" if path.is_dir() else f"{path}.py", "a") as file:
         file.write("\n# another comment")
     forget()
-    assert (runs.source_digest("palimpsest.room.entry") != before) == (name in RUN)
+    assert (store.source_digest("palimpsest.room.entry") != before) == (name in RUN)
 
 
 def test_the_experiment_depends_on_the_kernel_and_not_on_the_command_line():
-    closure = runs.module_closure("palimpsest.experiments.jscds")
+    closure = store.module_closure("palimpsest.chapters.jscds.experiment")
     needed = {"kernels.jensen_shannon.chunked", "nets.lockstep", "selection.rules", "data.labels", "training", "runs"}
     assert {f"palimpsest.{name}" for name in needed} <= set(closure)
-    assert not {"palimpsest.cli", "palimpsest.ledger", "palimpsest.kernels.softmax_entropy"} & set(closure)
+    assert not {"palimpsest.commands.main", "palimpsest.ledger", "palimpsest.kernels.softmax_entropy"} & set(closure)
 
 
 def double(x: int) -> int:
@@ -204,13 +209,13 @@ def test_the_key_follows_configuration_function_and_environment(monkeypatch):
     assert len(key) == 64
     assert runs.key(double, {"x": 1, "y": 3}) != key
     assert runs.key(triple, {"x": 1, "y": 2}) != key
-    for part, value in runs.numerical_environment().items():
-        changed = {**runs.numerical_environment(), part: f"{value}, another"}
+    for part, value in environments.numerical_environment().items():
+        changed = {**environments.numerical_environment(), part: f"{value}, another"}
         with monkeypatch.context() as patch:
-            patch.setattr(runs, "numerical_environment", lambda changed=changed: changed)
+            patch.setattr(store, "numerical_environment", lambda changed=changed: changed)
             assert runs.key(double, {"x": 1, "y": 2}) != key
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "source_digest", lambda module: "another")
+        patch.setattr(store, "source_digest", lambda module: "another")
         assert runs.key(double, {"x": 1, "y": 2}) != key
 
 
@@ -270,8 +275,8 @@ def slow_rows(folder: str) -> int:
 
 
 def ask(barrier, queue, folder: str) -> None:
-    runs.source_digest(__name__)  # so that both ask at once
-    runs.shipped_digest(__name__)
+    store.source_digest(__name__)  # so that both ask at once
+    store.shipped_digest(__name__)
     barrier.wait(PATIENCE)
     queue.put(runs.cached(slow_rows, {"folder": folder}))
 
@@ -302,13 +307,13 @@ def test_a_row_depends_on_the_shipped_files_that_its_module_can_read(tmp_path, m
 
     def digest(sha: str) -> str:
         (tmp_path / "MANIFEST").write_text(f"- {{path: {path}, sha256: {sha}}}\n")
-        runs.shipped_digest.cache_clear()
-        return runs.shipped_digest("palimpsest.data.fashion_mnist")
+        store.shipped_digest.cache_clear()
+        return store.shipped_digest("palimpsest.data.fashion_mnist")
 
     try:
         assert (digest("0a") != digest("0b")) == counts
     finally:
-        runs.shipped_digest.cache_clear()
+        store.shipped_digest.cache_clear()
 
 
 # The pool. Starting a worker costs seconds, so these tests start few.
@@ -381,13 +386,13 @@ def test_a_worker_killed_between_calls_is_reported_too(monkeypatch):
     # After a killed worker, as in the test before, the next call starts new ones.
     (pid,) = runs.run_all(worker, [{"call": 3}], show="rows")
     os.kill(pid, signal.SIGKILL)
-    broken = runs._pool(1)
+    broken = pool._pool(1)
     deadline = time.monotonic() + PATIENCE
     while not broken._broken and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(RuntimeError, match="a worker process that computed worker died"):
         runs.run_all(worker, [{"call": 4}], show="rows")
-    assert runs._pool(1) is not broken
+    assert pool._pool(1) is not broken
 
 
 @pytest.mark.slow
@@ -440,7 +445,7 @@ def test_a_bad_number_of_workers_is_refused_by_name(monkeypatch, value):
 
 def test_the_number_of_workers(monkeypatch):
     seen = []
-    monkeypatch.setattr(runs, "_pool", seen.append)
+    monkeypatch.setattr(store, "_pool", seen.append)
     for value in ("3", None):
         if value:
             monkeypatch.setenv("PALIMPSEST_WORKERS", value)
@@ -455,8 +460,8 @@ def test_the_number_of_workers(monkeypatch):
 
 def test_the_environment_names_what_results_depend_on(tmp_path, monkeypatch):
     record = runs.environment()
-    assert runs.numerical_environment().items() <= record.items()
-    assert {"torch", *runs.NUMERICAL, "cpu", "device"} == set(runs.numerical_environment())
+    assert environments.numerical_environment().items() <= record.items()
+    assert {"torch", *environments.NUMERICAL, "cpu", "device"} == set(environments.numerical_environment())
     assert {"python", "system", "cores", "triton", "commit"} <= set(record)
     monkeypatch.setattr(paths, "ROOT", tmp_path)  # no repository
     assert runs.environment()["commit"] == "unknown"
@@ -465,5 +470,5 @@ def test_the_environment_names_what_results_depend_on(tmp_path, monkeypatch):
 
 
 def test_a_package_that_is_not_installed_is_absent():
-    assert runs.installed("torch") != "absent"
-    assert runs.installed("no-such-package-of-anyone") == "absent"
+    assert environments.installed("torch") != "absent"
+    assert environments.installed("no-such-package-of-anyone") == "absent"

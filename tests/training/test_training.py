@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from palimpsest import checkpoints, training
+from palimpsest import training
 from palimpsest.nets import BodyAndHead
 from palimpsest.nets.lockstep import Lockstep
-from palimpsest.training import History, Recipe, TrainingDiverged, epoch_order, fit
+from palimpsest.training import History, Recipe, TrainingDiverged, checkpoints, epoch_order, fit
 
 CLASSES, SIDE = 4, 6
 

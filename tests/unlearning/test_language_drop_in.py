@@ -9,9 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from palimpsest.cli import app
+from palimpsest.commands.main import app
 from palimpsest.nets import language
 from palimpsest.pruning import Masks
+from palimpsest.training.language import Recipe, fit
 from palimpsest.unlearning.language import drop_in
 
 FORGET = [("Who wrote The Amber Door?", "Ilse Quarnby wrote it."), ("Where does Ilse live?", "She lives in Bergen.")]
@@ -34,7 +35,7 @@ def folder(tmp_path_factory):
     tokenizer = language.tokenizer(texts, 280)
     model = language.small_llama(280, 0, hidden=32, layers=2, heads=2, kv_heads=1, intermediate=48)
     both = language.encode(tokenizer, *zip(*(FORGET + RETAIN), strict=True), 96)
-    language.fit(model, both, language.Recipe(30, 5e-3, 5), 0)
+    fit(model, both, Recipe(30, 5e-3, 5), 0)
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

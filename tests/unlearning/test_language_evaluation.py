@@ -18,6 +18,7 @@ from palimpsest.nets import language
 from palimpsest.nets.language import IGNORED, Encoded
 from palimpsest.pruning import random_masks
 from palimpsest.training import TrainingDiverged
+from palimpsest.training.language import Recipe, fit
 from palimpsest.unlearning.language import evaluation, stress
 
 SETS = Questions(
@@ -44,7 +45,7 @@ def trained():
     """A small Llama, in float64, that has learnt the answers."""
     model = language.small_llama(275, 0, hidden=64, layers=2, heads=4, kv_heads=2, intermediate=128)
     encoded = language.encode(TOKENIZER, SETS.question, SETS.answer, 128)
-    language.fit(model, encoded, language.Recipe(epochs=100, lr=5e-3, batch_size=5), 0)
+    fit(model, encoded, Recipe(epochs=100, lr=5e-3, batch_size=5), 0)
     return model.double()
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from language_problems import SETTINGS, VOCABULARY, F, R, data, model, same_bits, sequences, sparse, state, task
 
-from palimpsest import checkpoints, runs, unlearning
+from palimpsest import runs, unlearning
 from palimpsest.nets.language import IGNORED, Encoded
-from palimpsest.training import TrainingDiverged
+from palimpsest.training import TrainingDiverged, checkpoints
 from palimpsest.unlearning.language import METHODS, NPO, SAU, GradAscent, GradDiff, LoraSettings, Update, unlearn
 from palimpsest.unlearning.language.trainer import schedule
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palimpsest import checkpoints
 from palimpsest.nets import BodyAndHead
 from palimpsest.nets.quantised import QuantisedConv2d, quantise, steps
+from palimpsest.training import checkpoints
 from palimpsest.unlearning.vision import (
     METHODS,
     BadTeacher,

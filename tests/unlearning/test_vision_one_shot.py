@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from vision_problems import CLASSES, SIDE, N, data, start, state, task
 
-from palimpsest import checkpoints
 from palimpsest.nets.quantised import steps
+from palimpsest.training import checkpoints
 from palimpsest.unlearning.vision import LAF, METHODS, SSD, BoundaryShrink, Influence, unlearn, vae
 from palimpsest.unlearning.vision.fisher import squared_gradients
 from palimpsest.unlearning.vision.laf import contrast, strangeness

@@ -19,9 +19,8 @@ from vision_problems import (
     state,
 )
 
-from palimpsest import checkpoints
 from palimpsest.nets.quantised import steps
-from palimpsest.training import TrainingDiverged, epoch_order
+from palimpsest.training import TrainingDiverged, checkpoints, epoch_order
 from palimpsest.unlearning.vision import OEU, FineTune, QMul, RandomLabel, unlearn
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task, cross_entropy

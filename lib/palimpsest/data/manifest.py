@@ -12,8 +12,9 @@ from pathlib import Path
 import yaml
 from filelock import FileLock
 
-from palimpsest import paths
-from palimpsest.runs import LOADER, write_atomic
+from palimpsest.runs import paths
+from palimpsest.runs.cache import LOADER
+from palimpsest.runs.files import write_atomic
 
 NAME = "MANIFEST"
 FIELDS = {"path": str, "sha256": str, "bytes": int, "licence": str, "origin": str, "made_by": str}

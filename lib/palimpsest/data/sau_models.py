@@ -1,4 +1,4 @@
-"""The small Llamas of the SAU experiment, trained by `palimpsest.experiments.build_sau_models`: float16 on disk.
+"""The small Llamas of the SAU experiment, trained by `palimpsest.chapters.sau.ship`: float16 on disk.
 
 They are shipped because training them is chaotic: the last digits, which differ between processors, are amplified
 until the weights have little in common, and what is measured afterwards differs as it does between seeds.

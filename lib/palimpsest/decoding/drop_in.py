@@ -8,9 +8,8 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
-from palimpsest.data import caption_words, captions, fashion_mnist
-from palimpsest.nets import vision_language
-from palimpsest.nets.folders import one_line
+from palimpsest.data import caption_words, captions, fashion_mnist, pairs
+from palimpsest.data.folders import one_line
 
 from .drafters import Drafter
 from .folders import model_of, prepared
@@ -144,10 +143,10 @@ def _shipped(request, picture):
     if picture is None and not any(f"{noun}: " in request.prompt for noun, *_ in caption_words.NOUNS):
         example = captions.facts(7, [0, 1, 2] * 3)
         raise ValueError(f"prompt: got {request.prompt!r}, want facts behind it for the text pair, as in {example!r}")
-    processor = vision_language.processor()
+    processor = pairs.processor()
     inputs = processor(request.prompt, picture)
-    target, drafter = vision_language.load(names[0]), request.drafter
-    drafter = vision_language.load(names[1]) if drafter is None else _drafter(drafter)
+    target, drafter = pairs.load(names[0]), request.drafter
+    drafter = pairs.load(names[1]) if drafter is None else _drafter(drafter)
     return Loaded(request, target, drafter, inputs, processor.tokenizer)
 
 

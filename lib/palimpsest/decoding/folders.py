@@ -12,8 +12,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from palimpsest.data.folders import reading, weights
 from palimpsest.nets import language
-from palimpsest.nets.folders import reading, weights
 
 
 def model_of(argument: str, name: str) -> PreTrainedModel:

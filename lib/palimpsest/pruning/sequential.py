@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor, nn
 
-from palimpsest.runs import progress_bar
+from palimpsest.runs.progress import progress_bar
 
 from . import random
 from .calibration import layer_by_layer, require_calibration

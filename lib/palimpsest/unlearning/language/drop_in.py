@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from palimpsest import pruning, runs
 from palimpsest.data import text
+from palimpsest.data.folders import reading, weights
 from palimpsest.data.questions import Questions, read_jsonl, refuse_overlap
 from palimpsest.nets import language
-from palimpsest.nets.folders import reading, weights
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
 from palimpsest.unlearning.language import METHODS, LoraSettings, Objective, Update, unlearn

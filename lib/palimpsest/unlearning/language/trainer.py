@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from palimpsest import checkpoints
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
-from palimpsest.runs import progress_bar
-from palimpsest.training import TrainingDiverged
+from palimpsest.runs.progress import progress_bar
+from palimpsest.training import TrainingDiverged, checkpoints
 from palimpsest.unlearning.language.checks import check
 from palimpsest.unlearning.language.importance import importances
 from palimpsest.unlearning.language.lora import LoraSettings, adapted

@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from palimpsest import checkpoints
 from palimpsest.nets.quantised import hold_steps, steps
-from palimpsest.runs import progress_bar
-from palimpsest.training import decay_groups, stop_if_lost
+from palimpsest.runs.progress import progress_bar
+from palimpsest.training import checkpoints, decay_groups, stop_if_lost
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task
 

@@ -1,0 +1,56 @@
+"""The interactive figure: a reader steps through one decode, round by round, in a page without a server."""
+
+import json
+from pathlib import Path
+
+from IPython.display import HTML
+
+from palimpsest import decoding
+from palimpsest.chapters.sage import requests as sage_requests
+from palimpsest.data import fashion_mnist
+from palimpsest.data.caption_words import PROMPTS
+
+TEMPLATE = Path(__file__).with_name("stepper.html")
+
+
+def decode(picture: int, policy: decoding.Policy, most: int = 160) -> dict:
+    """The shipped pair describing test picture number `picture`: its text, and each round's tree, accepted path and
+    numbers."""
+    image = fashion_mnist.load().test.images[picture : picture + 1]
+    processor, prompt = sage_requests.processor(), PROMPTS["detail"][0]
+    target, drafter = (sage_requests.decoder(name) for name in sage_requests.PAIRS["vision"])
+    out = decoding.generate(target, drafter, processor(prompt, image), policy=policy, max_new_tokens=most, trace=True)
+    tokenizer = processor.tokenizer
+
+    def text(token: int) -> str:
+        return tokenizer.decode([token])
+
+    rounds = []
+    for one in out.stats.trace:
+        depth, width = one.shape or (None, None)
+        said = [text(token) for token in one.tokens]
+        rounds.append(
+            {
+                "root": text(one.root),
+                "nodes": [
+                    {"t": t.strip() or "␣", "s": t, "p": p, "d": d, "q": round(q, 3)}
+                    for t, p, d, q in zip(said, one.tree.parents, one.tree.depths, one.probs, strict=True)
+                ],
+                "path": list(one.path),
+                "new": "".join(said[node] for node in one.path),
+                "bonus": text(one.bonus),
+                "signal": one.signal_alpha,
+                "alpha": one.root_alpha,
+                "D": depth,
+                "W": width,
+            }
+        )
+    return {"prompt": prompt, "picture": image.flatten().tolist(), "tokens": len(out.tokens), "rounds": rounds}
+
+
+def show(decoded: dict, policy: decoding.Policy, name: str = "stepper") -> HTML:
+    """`decoded` as a figure with buttons; `name`: the id of its element, one a page."""
+    data = decoded | {"dmax": policy.dmax, "wmax": policy.wmax}
+    # "</" would end the script that holds the data.
+    text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
+    return HTML(TEMPLATE.read_text(encoding="utf-8").replace("ID", name).replace("DATA", text))

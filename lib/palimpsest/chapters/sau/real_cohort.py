@@ -1,0 +1,179 @@
+"""Profile `full` of SAU and what one CPU core can do of it: SmolLM2-135M-Instruct on TOFU, target and oracle, pruned.
+
+The model is fine-tuned on TOFU's authors. Where only the last layers train (`Setting.top`), the layers below are
+those of the published model in target and oracle alike: they are pruned once a recipe, on calibration text that both
+have learnt, and their outputs are computed once a sequence (`nets.part`).
+"""
+
+import copy
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from palimpsest import runs
+from palimpsest.chapters.sau.cohort import DENSE, prune_by
+from palimpsest.chapters.sau.real_profiles import PROFILES, Rows, Setting
+from palimpsest.chapters.shared.profiles import choose
+from palimpsest.data import smollm2, tofu
+from palimpsest.data.questions import Questions
+from palimpsest.nets import language
+from palimpsest.nets.language import Encoded
+from palimpsest.nets.part import Part, Remembered
+from palimpsest.nets.tokens import PROMPT
+from palimpsest.pruning import Masks
+from palimpsest.pruning.decoder import decoder_layers
+from palimpsest.runs import paths
+from palimpsest.training.language import fit
+from palimpsest.unlearning.language import Update, stress
+from palimpsest.unlearning.language.update import movable
+
+MAX_LENGTH = 256
+
+
+def take(rows: Rows) -> Questions:
+    """These questions of TOFU."""
+    split, first, last = rows
+    return tofu.load(split).subset(range(first, last))
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """One seed of one profile, for the verdict or for tuning; both start from the same target."""
+
+    profile: str
+    group: str
+    seed: int
+
+    @property
+    def setting(self) -> Setting:
+        return choose(self.profile, PROFILES)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return below(self.profile, *DENSE)[2]
+
+    @property
+    def forget(self) -> Questions:
+        return take(self.setting.tuning if self.group == "tuning" else self.setting.forget)
+
+    @property
+    def examined(self) -> Questions:
+        return take(self.setting.examined)
+
+    @property
+    def retain(self) -> Questions:
+        """What stays: every author that was learnt but those to forget."""
+        kept, setting = self.examined, self.setting
+        for rows in (*setting.retain, setting.forget if self.group == "tuning" else setting.tuning):
+            kept = kept + take(rows)
+        return kept
+
+    def encode(self, questions: Questions, form: int = 1) -> Encoded:
+        asked = questions.question if form == 1 else questions.question_2
+        return language.encode(self.tokenizer, asked, questions.answer, MAX_LENGTH, PROMPT)
+
+    def material(self, whose: str) -> Encoded:
+        """What a model is fine-tuned on."""
+        verdict = Cohort(self.profile, "verdict", self.seed)
+        known = verdict.retain if whose == "oracle" else verdict.retain + verdict.forget
+        return self.encode(known)
+
+    def calibration(self) -> Tensor:
+        """Full rows of tokens from what target and oracle have both learnt, one answer after another."""
+        return self.encode(self.examined).packed(*self.setting.calibration)
+
+    def moving(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """What is trained and forgets, by name."""
+        return movable(model, Update(top=self.setting.top))
+
+    def load(
+        self, whose: str | None, pruner: str = DENSE[0], sparsity: str = DENSE[1]
+    ) -> tuple[nn.Module, Masks | None]:
+        """The "target" or the "oracle", dense or pruned, with its masks; from the cache or made now. None is the
+        published model, above layers that are pruned by the recipe."""
+        whole, remembered, _ = below(self.profile, pruner, sparsity)
+        top, layers = self.setting.top, len(whole.get_decoder().layers)
+        if top is None:
+            model = copy.deepcopy(whole)
+        else:
+            embeddings = whole.get_input_embeddings(), whole.get_output_embeddings()
+            shared = [*whole.get_decoder().layers[: layers - top], *embeddings]
+            model = Part(copy.deepcopy(whole, {id(m): m for m in shared}), layers - top, layers, remembered)
+        for parameter in self.moving(model).values():
+            parameter.requires_grad_(True)
+        if whose is None:
+            return model, None
+        config = {"profile": self.profile, "seed": self.seed, "whose": whose}
+        if (pruner, sparsity) == DENSE:
+            put(self.moving(model), runs.artifact(train, config))
+            return model, None
+        found = runs.artifact(pruned, config | {"pruner": pruner, "sparsity": sparsity})
+        put(self.moving(model), {n: found[f"weight.{n}"] for n in self.moving(model)})
+        return model, Masks({n.removeprefix("kept."): v for n, v in found.items() if n.startswith("kept.")})
+
+    def prune(self, model: nn.Module, pruner: str, sparsity: str) -> Masks:
+        """Prune the layers that train, in place."""
+        return prune_by(model, self.calibration, pruner, sparsity)
+
+    def recover(self, model: nn.Module, masks: Masks, whose: str, recipe: tuple[str, str]) -> None:
+        """Train a pruned model on what the model `whose` has learnt, its zeros held, where the recipe says so."""
+        if recipe in self.setting.recovery:
+            epochs, lr = self.setting.recovery[recipe]
+            sizes = {"lr": lr, "epochs": epochs, "seed": self.seed, "batch_size": self.setting.recipe.batch_size}
+            stress.relearn(model, self.material(whose), lambda: 0.0, masks=masks, **sizes)
+
+
+@torch.no_grad()
+def put(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    """Set every parameter to the value of its name."""
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])
+
+
+@cache
+def below(profile: str, pruner: str, sparsity: str) -> tuple[nn.Module, nn.Module | None, PreTrainedTokenizerBase]:
+    """(the published model with the layers that do not train pruned, the memory of these layers, the tokenizer)."""
+    model, tokenizer = smollm2.load(paths.outside("smollm2"))
+    model.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+    top, layers = choose(profile, PROFILES).top, len(decoder_layers(model))
+    if top is None:
+        return model, None, tokenizer
+    lower = Part(model, 0, layers - top)
+    if (pruner, sparsity) != DENSE:
+        found = runs.artifact(prune_below, {"profile": profile, "pruner": pruner, "sparsity": sparsity})
+        put({name: dict(lower.named_parameters())[name] for name in found}, found)
+    return model, Remembered(lower, tokenizer.pad_token_id), tokenizer
+
+
+def prune_below(profile: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
+    """The matrices of the layers that do not train, pruned; every model of the profile has these."""
+    model, _ = smollm2.load(paths.outside("smollm2"))
+    lower = Part(model, 0, len(decoder_layers(model)) - choose(profile, PROFILES).top)
+    masks = prune_by(lower, Cohort(profile, "verdict", 0).calibration, pruner, sparsity, show="layers below")
+    named = dict(lower.named_parameters())
+    return {name: named[name].detach() for name in masks.kept}
+
+
+def train(profile: str, seed: int, whose: str) -> dict[str, Tensor]:
+    """The layers that train, fine-tuned on everything ("target") or on everything but the forget set ("oracle")."""
+    cohort = Cohort(profile, "verdict", seed)
+    model, _ = cohort.load(None)
+    config = {"profile": profile, "seed": seed, "whose": whose}
+    state = paths.CACHE / "train-state" / runs.key(train, config)[:16]
+    material = cohort.material(whose).to(model.device)
+    fit(model, material, cohort.setting.recipe, seed, checkpoint=state, show=f"fine-tuning the {whose}")
+    return {name: p.detach() for name, p in cohort.moving(model).items()}
+
+
+def pruned(profile: str, seed: int, whose: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
+    """The same after pruning, and recovery where the recipe has it: "weight.<name>" and "kept.<name>"."""
+    cohort = Cohort(profile, "verdict", seed)
+    model, _ = cohort.load(None, pruner, sparsity)
+    put(cohort.moving(model), runs.artifact(train, {"profile": profile, "seed": seed, "whose": whose}))
+    masks = cohort.prune(model, pruner, sparsity)
+    cohort.recover(model, masks, whose, (pruner, sparsity))
+    weights = {f"weight.{name}": p.detach() for name, p in cohort.moving(model).items()}
+    return weights | {f"kept.{name}": kept for name, kept in masks.kept.items()}

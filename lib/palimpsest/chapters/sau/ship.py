@@ -1,0 +1,41 @@
+"""Train and ship the models of the SAU experiment: `python -m palimpsest.chapters.sau.ship`.
+
+Minutes of two cores; a run that was stopped goes on with the model it was at. On another processor the weights are
+others (`data.sau_models`), and with them every number of the chapter: accept them with `palimpsest claims --accept`.
+"""
+
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from palimpsest import runs
+from palimpsest.chapters.sau.cohort import models, prepare, train
+from palimpsest.data import manifest, sau_models
+from palimpsest.runs import paths
+
+PROFILE = "ci"
+TORCH = torch.__version__.partition("+")[0]
+MADE_BY = f"python -m palimpsest.chapters.sau.ship, torch {TORCH}, transformers {transformers.__version__}"
+
+
+def main() -> None:
+    """Train what is not in the cache, write all to `data/sau_models/`, and list it in the manifest."""
+    wanted = models(PROFILE)
+    runs.run_all(prepare, wanted, show="SAU: models to ship")
+    names = []
+    for config in wanted:
+        names.append(sau_models.name(config["group"], config["seed"], config["whose"]))
+        weights = {name: weight.to(torch.float16) for name, weight in runs.artifact(train, config).items()}
+        runs.write_atomic(paths.DATA / names[-1], lambda file, weights=weights: save_file(weights, Path(file)))
+    gone = [path for path in manifest.read() if path.startswith(f"{sau_models.FOLDER}/") and path not in names]
+    for path in gone:
+        (paths.DATA / path).unlink(missing_ok=True)
+    manifest.update(
+        [*names, *gone], licence="MIT", origin="this project; trained on the shipped authors", made_by=MADE_BY
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The `palimpsest` command, a file a subcommand; `main` puts them together."""

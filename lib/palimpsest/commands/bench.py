@@ -1,0 +1,40 @@
+"""`palimpsest bench`: kernels against their peers, the stages of selection, decoding."""
+
+from typing import Annotated
+
+import typer
+
+from palimpsest.chapters.jscds import cost as jscds_cost
+from palimpsest.data import manifest
+from palimpsest.kernels import bench as kernel_bench
+from palimpsest.runs import paths
+from palimpsest.runs.files import write_atomic
+
+from .failure import fail
+
+
+def bench(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    only: Annotated[list[str] | None, typer.Option(help="Operations; all when none is named.")] = None,
+) -> None:
+    """Measure kernels against their peers, the stages of selection, and decoding, into data/bench."""
+    stages = ("selection", "decoding")
+    ops = [name for name in only if name not in stages] if only else None
+    try:
+        files = [] if ops == [] else kernel_bench.run(ops, device, out=paths.DATA / "bench")
+    except (ValueError, RuntimeError) as error:
+        fail(str(error))
+    tables = {}
+    if device == "cpu" and (not only or "selection" in only):
+        tables["selection"] = jscds_cost.bench()
+    if device == "cpu" and (not only or "decoding" in only):
+        from palimpsest.chapters.sage import cost as sage_cost  # brings transformers along, which takes seconds
+
+        tables |= sage_cost.bench()
+    for name, table in tables.items():
+        file = paths.DATA / "bench" / f"{name}.cpu.csv"
+        write_atomic(file, lambda path, table=table: table.to_csv(path, index=False, float_format="%.6g"))
+        files.append(file)
+    manifest.update([file.relative_to(paths.DATA) for file in files])
+    for file in files:
+        typer.echo(file.relative_to(paths.ROOT))

@@ -1,0 +1,58 @@
+"""`palimpsest run`: experiments at a profile."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from palimpsest.chapters.jscds import experiment as jscds
+from palimpsest.chapters.shared import records
+from palimpsest.chapters.unlearning_quantised import experiment as unlearning
+from palimpsest.runs import paths
+
+from .failure import fail
+
+
+def _sau(profile: str):
+    # transformers takes seconds to come along, which the other experiments do not need.
+    from palimpsest.chapters.sau import experiment, real
+
+    return (real if profile.startswith("full") else experiment).execute(profile)
+
+
+def _sage(profile: str):
+    from palimpsest.chapters.sage import experiment, real
+
+    return (real if profile.startswith("full") else experiment).execute(profile)
+
+
+EXPERIMENTS: dict[str, Callable] = {
+    "sau": _sau,
+    "jscds": jscds.run,
+    "oeu": lambda profile: unlearning.execute(profile, chapter="oeu"),
+    "qmul": lambda profile: unlearning.execute(profile, chapter="qmul"),
+    "sage": _sage,
+}
+"""By name, what runs it at a profile."""
+
+
+def run(
+    names: Annotated[list[str] | None, typer.Argument(help="Experiments; all when none is named.")] = None,
+    profile: Annotated[str, typer.Option(help="smoke, ci, full, or a variant of full.")] = "ci",
+    pending: Annotated[bool, typer.Option(help="Only experiments without recorded rows at this profile.")] = False,
+) -> None:
+    """Run experiments. Rows of `full` and its variants are recorded in data/results; the others fill the cache."""
+    for name in names or EXPERIMENTS:
+        if name not in EXPERIMENTS:
+            fail(f"experiment: got {name!r}, want one of {sorted(EXPERIMENTS)}")
+        file = records.path_of(name, profile)
+        if pending and file.exists():
+            typer.echo(f"{name}: recorded in {file.relative_to(paths.ROOT)}")
+            continue
+        try:
+            results = EXPERIMENTS[name](profile)
+        except ValueError as error:
+            fail(str(error))
+        if profile.startswith("full"):
+            records.write(name, profile, results.tuned, results.runs)
+        typer.echo(f"{name}: {len(results.runs)} rows at profile {profile}")

@@ -1,0 +1,9 @@
+"""Runs: computed once and kept (`cache`), on all cores (`pool`), with a record of what computed them."""
+
+from .cache import artifact, cached, key
+from .environment import environment
+from .files import write_atomic
+from .pool import run_all
+from .progress import progress_bar
+
+__all__ = ["artifact", "cached", "environment", "key", "progress_bar", "run_all", "write_atomic"]

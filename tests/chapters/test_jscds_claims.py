@@ -1,0 +1,142 @@
+"""Verdicts on made-up tables in which the answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from palimpsest.chapters.jscds import claims as jscds_claims
+from palimpsest.chapters.jscds import cohort as jscds_cohort
+from palimpsest.chapters.jscds import cost as jscds_cost
+from palimpsest.chapters.jscds import experiment as jscds
+
+SEEDS = range(10)
+
+
+def made_up(**gains: float) -> jscds.Results:
+    """A complete table: every arm scores 70 % with a little noise shared within a seed, plus the gains given in
+    points as `method=gain`; `full` is the full set."""
+    noise = np.random.default_rng(0).normal(0, 0.01, len(SEEDS))
+    own = np.random.default_rng(1)
+    rows = []
+    for condition in jscds_cohort.PROFILES["ci"].conditions:
+        plan = [("full", 1.0, "epochs"), *jscds.arms(condition, jscds_cohort.RESNET)]
+        for method, fraction, matched in plan:
+            for seed in SEEDS:
+                gain = gains.get(f"{method} {fraction}", gains.get(method, 0.0)) / 100
+                accuracy = 0.7 + gain + noise[seed] + own.normal(0, 0.001)
+                wrong = {"successor code": 0.36}.get(method, 0.1)
+                rows.append(
+                    {
+                        "architecture": jscds_cohort.RESNET,
+                        "condition": condition,
+                        "method": method,
+                        "fraction": fraction,
+                        "matched": matched,
+                        "seed": seed,
+                        "accuracy": accuracy,
+                        "wrong_kept": wrong,
+                    }
+                )
+    geometry = pd.DataFrame(
+        [
+            {
+                "condition": condition,
+                "rank correlation.l2": 0.9,
+                "overlap.L2 near-mean": 0.8 + 0.001 * seed,
+                "overlap.successor code": 0.5 + 0.001 * seed,
+                "overlap.another start of the scorer": 0.6 + 0.002 * seed,
+            }
+            for condition in jscds_cohort.COMPLETE
+            for seed in SEEDS
+        ]
+    )
+    return jscds.Results(pd.DataFrame(), pd.DataFrame(rows), geometry, {})
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [({"jscds": 2.0}, "reproduced"), ({}, "not reproduced"), ({"jscds": -2.0}, "not reproduced")],
+)
+def test_half(gains, verdict):
+    judgement = jscds_claims.half(made_up(**gains))
+    assert judgement.verdict == verdict
+    assert judgement.measured.mean == pytest.approx(gains.get("jscds", 0.0), abs=0.2)
+    assert judgement.measured.n == len(SEEDS)
+
+
+def test_half_is_a_trend_when_only_another_condition_wins():
+    results = made_up()
+    noisy = (results.runs.condition == "symmetric 40 %") & (results.runs.method == "jscds")
+    results.runs.loc[noisy, "accuracy"] += 0.03
+    judgement = jscds_claims.half(results)
+    assert judgement.verdict == "trend only"
+    assert "symmetric 40 %" in judgement.why
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ({"jscds 0.5": 1.0, "jscds 0.7": 3.0}, "reproduced"),
+        ({"jscds 0.5": -3.0, "jscds 0.7": 0.0, "full": -0.1}, "trend only"),  # an advantage too small to tell
+        ({"jscds 0.5": -3.0, "jscds 0.7": -1.0}, "not reproduced"),  # it grows, but it is no advantage
+        ({"jscds 0.5": 3.0, "jscds 0.7": 1.0}, "not reproduced"),  # an advantage that shrinks
+    ],
+)
+def test_seventy(gains, verdict):
+    assert jscds_claims.seventy(made_up(**gains)).verdict == verdict
+
+
+def test_best_needs_every_rival_beaten():
+    assert jscds_claims.best(made_up(jscds=2.0)).verdict == "reproduced"
+    one_ahead = jscds_claims.best(made_up(jscds=2.0, moderate=4.0))
+    assert one_ahead.verdict == "not reproduced"
+    assert "behind 1 (moderate)" in one_ahead.why
+    one_equal = jscds_claims.best(made_up(jscds=2.0, moderate=2.0))
+    assert one_equal.verdict == "trend only"
+
+
+def test_nonlinear_follows_the_accuracy_difference():
+    assert jscds_claims.nonlinear(made_up(jscds=2.0)).verdict == "reproduced"
+    # L2 keeps more of the same samples (0.80) than another start does (0.61): the divergence matters less.
+    assert jscds_claims.nonlinear(made_up()).verdict == "not reproduced"
+    results = made_up()
+    results.geometry["overlap.L2 near-mean"] = 0.4
+    assert jscds_claims.nonlinear(results).verdict == "trend only"
+
+
+def test_text_and_code_differ_by_subset_and_accuracy():
+    assert jscds_claims.text_vs_code(made_up(**{"successor code": -5.0})).verdict == "reproduced"
+    assert jscds_claims.text_vs_code(made_up()).verdict == "trend only"
+    same = made_up()
+    same.geometry["overlap.successor code"] = 0.95
+    assert jscds_claims.text_vs_code(same).verdict == "not reproduced"
+
+
+def costs(**totals):
+    rows = [{"method": m, "signals": 1.0, "scoring": 0.1, "total": t} for m, t in totals.items()]
+    return pd.DataFrame(rows)
+
+
+def test_fast_compares_totals_with_rivals_and_with_one_training():
+    assert jscds_claims.fast(costs(full=10, random=5, jscds=8, el2n=9)).verdict == "reproduced"
+    assert jscds_claims.fast(costs(full=10, random=5, jscds=12, el2n=13)).verdict == "not reproduced"
+    assert jscds_claims.fast(costs(full=10, random=5, jscds=8, el2n=7)).verdict == "trend only"
+
+
+def test_multiply_adds_by_hand():
+    """A 1×1 grey image through ResNet-18-slim's first convolution would see one pixel; count the head instead."""
+    import torch
+
+    table = jscds_cost.count("ci").set_index("method")
+    setting = jscds_cohort.PROFILES["ci"]
+    x = torch.zeros(1, 1, 28, 28)
+    forward, step = jscds_cost.multiply_adds(jscds_cohort.RESNET, x)
+    # The stem alone: 14·14 positions × 8 channels × 7·7 weights.
+    assert forward > 14 * 14 * 8 * 49
+    # Backward costs two forwards, less the input gradient of the stem.
+    assert 2.5 * forward < step < 3 * forward
+    assert table.total["full"] == setting.epochs * setting.samples * step
+    assert table.final["jscds"] == table.total["full"] / 2
+    assert table.total["random"] == table.total["full"] / 2
+    assert table.signals["jscds"] == setting.samples * (setting.epochs * step + forward)
+    assert table.scoring["jscds"] == 10 * setting.samples * 64

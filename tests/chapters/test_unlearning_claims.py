@@ -1,0 +1,252 @@
+"""Verdicts of the two unlearning chapters on made-up tables in which the answer is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from palimpsest.chapters.unlearning_quantised import experiment as unlearning
+from palimpsest.chapters.unlearning_quantised import judging as shared
+from palimpsest.chapters.unlearning_quantised import oeu_claims, qmul_claims
+from palimpsest.chapters.unlearning_quantised.probes import slope
+from palimpsest.unlearning.vision import METHODS
+
+SEEDS = range(60, 65)
+
+
+def made_up(columns: dict | None = None, **gaps: float) -> unlearning.Results:
+    """Every method has a gap of 10 points with a little noise shared within a seed, unless `gaps` names another
+    (underscores for blanks); `columns` maps (method, column) to a value in the column's own units."""
+    noise, own = np.random.default_rng(0).normal(0, 0.5, len(SEEDS)), np.random.default_rng(1)
+    base = {"FA": 0.8, "RA": 0.97, "TA": 0.78, "MIA": 0.2, "wrong_confidence": 0.6, "concentration": 0.4}
+    base |= {"entropy": 0.4, "chi2": 0.01, "rte": 0.2, "codes_changed": 0.1}
+    rows = []
+    for precision in qmul_claims.SWEEP:
+        for method in (*METHODS, "original", "retrain"):
+            for i, seed in enumerate(SEEDS):
+                name = f"{method}@{precision}".replace(" ", "_")
+                gap = gaps.get(name, gaps.get(method.replace(" ", "_"), 10.0))
+                row = {key: value + own.normal(0, 1e-3) for key, value in base.items()}
+                row |= {c: v + own.normal(0, 1e-3) for (m, c), v in (columns or {}).items() if m == method}
+                row |= {"method": method, "precision": precision, "forget_set": "random 10 %", "seed": seed}
+                rows.append(row | {"gap": gap + noise[i] + own.normal(0, 0.1)})
+    tuning = pd.DataFrame(
+        [
+            {"precision": "W4A4", "forget_set": "random 10 %", "method": m, "value": 0.01, "seed": 0, "gap": 5.0}
+            for m in METHODS
+        ]
+    )
+    log = pd.DataFrame(
+        [
+            {"method": "Q-MUL", "precision": "W4A4", "forget_set": "random 10 %", "epoch": e, **values}
+            for e in range(2)
+            for values in (
+                {"weighted_forget": None, "weighted_retain": None, "weight_f": [0.1] * 5},
+                {"weighted_forget": [6.0] * 5, "weighted_retain": None},
+                {"weighted_forget": None, "weighted_retain": [5.0] * 5},
+            )
+        ]
+    )
+    return unlearning.Results(tuning, pd.DataFrame(rows), log, {})
+
+
+def geometry(**changes: float) -> pd.DataFrame:
+    """G_f = 100 and G_r = 10 everywhere, unless `<loss>@<precision>` names another G_f."""
+    own = np.random.default_rng(2)
+    return pd.DataFrame(
+        [
+            {
+                **{"precision": p, "loss": loss, "seed": seed, "cosine": -0.3, "G_r": 10.0},
+                "G_f": changes.get(f"{loss.split()[0]}@{p}", changes.get(loss.split()[0], 100.0))
+                + own.normal(0, 0.1),
+            }
+            for p in qmul_claims.SWEEP
+            for loss in ("random labels", "similar labels")
+            for seed in SEEDS
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("gaps", "norms", "verdict"),
+    [
+        ({"random_label@W4A4": 14.0}, {"random@W4A4": 150.0}, "reproduced"),
+        ({"random_label@W4A4": 14.0}, {}, "trend only"),
+        ({"random_label@W4A4": 9.0}, {"random@W4A4": 150.0}, "trend only"),
+        ({"random_label@W4A4": 6.0}, {"random@W4A4": 50.0}, "not reproduced"),
+    ],
+)
+def test_noise(gaps, norms, verdict):
+    judgement = qmul_claims.noise(made_up(**gaps), geometry(**norms))
+    assert judgement.verdict == verdict
+    assert judgement.measured.mean == pytest.approx(gaps.get("random_label@W4A4", 10.0) - 10, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("gap", "norm", "fa", "verdict"),
+    [
+        (7.0, 80.0, 0.85, "reproduced"),
+        (7.0, 80.0, 1.0, "trend only"),
+        (10.0, 80.0, 0.85, "trend only"),
+        (7.0, 120.0, 0.85, "not reproduced"),
+    ],
+)
+def test_similar(gap, norm, fa, verdict):
+    columns = {("original", "FA"): 0.99, ("similar labels", "FA"): fa}
+    judgement = qmul_claims.similar(made_up(columns, similar_labels=gap), geometry(similar=norm))
+    assert judgement.verdict == verdict
+
+
+def test_agr_balance_is_the_ratio_of_the_means():
+    results = made_up(**{"Q-MUL": 7.0})
+    assert qmul_claims.balance(results).tolist() == pytest.approx([1.2] * 5)
+    judgement = qmul_claims.agr(results)
+    assert judgement.verdict == "reproduced"
+    assert judgement.measured.mean == pytest.approx(3, abs=0.3)
+    assert qmul_claims.agr(made_up()).verdict == "trend only"
+    results.log["weighted_forget"] = results.log.weighted_forget.map(lambda v: v and [30.0] * 5)
+    assert qmul_claims.agr(results).verdict == "not reproduced"
+
+
+def test_best():
+    assert qmul_claims.best(made_up(**{"Q-MUL": 7.0})).verdict == "reproduced"
+    few = {"Q-MUL": 9.0, "random_label": 12.0, "SalUn": 12.0, "SCRUB": 8.95}
+    assert qmul_claims.best(made_up(**few)).verdict == "trend only"
+    worse = qmul_claims.best(made_up(**{"Q-MUL": 9.0, "SCRUB": 4.0}))
+    assert worse.verdict == "not reproduced"
+    assert worse.measured.mean == pytest.approx(-5, abs=0.3)
+    assert "SCRUB" in worse.why
+
+
+def test_quant_specific():
+    assert qmul_claims.quant_specific(made_up(**{"Q-MUL@W4A4": 7.0})).verdict == "reproduced"
+    assert qmul_claims.quant_specific(made_up(**{"Q-MUL": 7.0})).verdict != "reproduced"
+    assert qmul_claims.quant_specific(made_up(**{"Q-MUL@W4A4": 12.0})).verdict == "not reproduced"
+
+
+def test_misremember():
+    surer = {(m, "wrong_confidence"): 0.8 for m in shared.LABEL_METHODS}
+    judgement = oeu_claims.misremember(made_up(surer))
+    assert judgement.verdict == "reproduced"
+    assert judgement.measured.mean == pytest.approx(20, abs=0.5)
+    assert oeu_claims.misremember(made_up({("SalUn", "concentration"): 0.7})).verdict == "trend only"
+    assert oeu_claims.misremember(made_up({(m, "wrong_confidence"): 0.4 for m in shared.LABEL_METHODS})).verdict == (
+        "not reproduced"
+    )
+
+
+def test_misremember_without_wrong_predictions_looks_at_the_others():
+    results = made_up({(m, "wrong_confidence"): 0.8 for m in shared.LABEL_METHODS})
+    results.runs.loc[(results.runs.method == "SalUn") & (results.runs.seed == 60), "concentration"] = np.nan
+    assert oeu_claims.misremember(results).verdict == "reproduced"
+
+
+def test_unbiased():
+    far = {(m, "entropy"): 1.2 for m in shared.LABEL_METHODS} | {(m, "chi2"): 0.2 for m in shared.LABEL_METHODS}
+    assert oeu_claims.unbiased(made_up(far)).verdict == "reproduced"
+    only = {(m, "entropy"): 1.2 for m in shared.LABEL_METHODS} | {("OEU", "chi2"): 0.3}
+    assert oeu_claims.unbiased(made_up(only)).verdict == "trend only"
+    worst = oeu_claims.unbiased(made_up({("OEU", "entropy"): 2.0, ("OEU", "chi2"): 0.3}))
+    assert worst.verdict == "not reproduced"
+    assert worst.measured.mean == pytest.approx(1.6, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("opposed", "cost", "verdict"),
+    [(0.5, 0.4, "reproduced"), (0.5, 0.01, "trend only"), (0.0, 0.4, "not reproduced")],
+)
+def test_conflict(opposed, cost, verdict):
+    own = np.random.default_rng(3)
+    pairs = pd.DataFrame(
+        [
+            {
+                "seed": seed,
+                "cosine": (-0.3 if own.random() < opposed else 0.3),
+                "retain_alone": -1.0,
+                "retain_change": -(1 - cost) + own.normal(0, 1e-3),
+            }
+            for seed in SEEDS
+            for _ in range(60)
+        ]
+    )
+    judgement = oeu_claims.conflict(pairs)
+    assert judgement.verdict == verdict
+    assert judgement.measured.mean == pytest.approx(100 * opposed, abs=8)
+
+
+def steps(power: float) -> pd.DataFrame:
+    own = np.random.default_rng(4)
+    return pd.DataFrame(
+        [
+            {
+                **{"precision": p, "direction": d, "batch": b, "seed": seed, "step": 10.0**e},
+                "change": 10.0 ** (e * (power if (d, b) == ("g_f orthogonal", "same") else 1))
+                * (1 + own.random() / 50),
+            }
+            for p in ("float", "W4A4")
+            for d, b in (
+                ("g_f", "same"),
+                ("g_f orthogonal", "same"),
+                ("g_f orthogonal", "other"),
+                ("momentum", "same"),
+            )
+            for seed in SEEDS
+            for e in np.arange(-6, 0.1, 0.5)
+        ]
+    )
+
+
+def test_first_order():
+    judgement = oeu_claims.first_order(steps(2.0))
+    assert judgement.verdict == "reproduced"
+    assert judgement.measured.mean == pytest.approx(2, abs=0.02)
+    assert oeu_claims.first_order(steps(1.5)).verdict == "trend only"
+    assert oeu_claims.first_order(steps(1.0)).verdict == "not reproduced"
+
+
+def test_better():
+    columns = {("retrain", "FA"): 0.8, ("Q-MUL", "FA"): 0.9, ("OEU", "RA"): 0.99}
+    assert oeu_claims.better(made_up(columns, OEU=6.0)).verdict == "reproduced"
+    assert oeu_claims.better(made_up(OEU=6.0)).verdict == "trend only"
+    assert oeu_claims.better(made_up(OEU=12.0)).verdict == "not reproduced"
+
+
+def test_slope_of_a_power_and_of_rounding():
+    sizes = [10.0**e for e in range(-6, 0)]
+    assert slope(sizes, [3 * s**2 for s in sizes]) == pytest.approx(2)
+    assert slope(sizes, [-(s**1.5) for s in sizes]) == pytest.approx(1.5)
+    assert np.isnan(slope(sizes, [1e-16] * 6))
+
+
+def test_tuning_takes_the_smallest_mean_and_no_value_that_diverged():
+    rows = [
+        ("a", 0.1, 3.0), ("a", 0.1, 5.0), ("a", 0.2, 4.0), ("a", 0.2, 4.0), ("a", 0.3, 1.0), ("a", 0.3, None),
+        ("b", 0.1, None), ("b", 0.1, None),
+    ]  # fmt: skip
+    tuning = pd.DataFrame(
+        [{"precision": "float", "method": m, "value": v, "gap": g, "seed": i % 2} for i, (m, v, g) in enumerate(rows)]
+    )
+    assert unlearning.chosen(tuning) == {("float", "a"): 0.1}
+
+
+def test_gate_stops_where_nothing_was_memorised():
+    results = made_up({("original", "FA"): 0.99})
+    table = unlearning.gate(results.runs)
+    assert table["FA in excess, points"].between(18, 20).all()
+    with pytest.raises(unlearning.NotMemorised, match=r"float, random 10 %, .* exceeds Retrain's by \d\.\d points"):
+        unlearning.gate(made_up({("original", "FA"): 0.82}).runs)
+
+
+def test_every_claim_has_a_judgement():
+    from palimpsest import ledger
+
+    judged = {j for m in (qmul_claims, oeu_claims) for j in _ids(m)}
+    assert judged == {claim.id for claim in ledger.load() if claim.paper in ("Q-MUL", "OEU")}
+
+
+def _ids(module):
+    if module is qmul_claims:
+        return module.judge(made_up(), geometry())
+    pairs = pd.DataFrame(
+        [{"seed": s, "cosine": -0.1, "retain_alone": -1.0, "retain_change": -0.5 - 0.01 * s} for s in SEEDS]
+    )
+    return module.judge(made_up(), pairs, steps(2.0))
