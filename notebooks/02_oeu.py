@@ -53,12 +53,12 @@ if not torch.cuda.is_available():
 import pandas as pd
 
 from palimpsest import figures, kernels, ledger, runs
+from palimpsest.chapters.shared.judging import show
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.chapters.unlearning_quantised import cohort as unlearning_cohort
 from palimpsest.chapters.unlearning_quantised import experiment as unlearning
 from palimpsest.chapters.unlearning_quantised import figures as draw
 from palimpsest.chapters.unlearning_quantised import oeu_claims, probes, tables
-from palimpsest.chapters.unlearning_quantised.judging import show
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.distances import klom
 from palimpsest.metrics.statistics import estimate

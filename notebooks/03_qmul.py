@@ -52,12 +52,12 @@ from IPython.display import display
 
 from palimpsest import figures, kernels, ledger, nets, runs
 from palimpsest.chapters.shared import records
+from palimpsest.chapters.shared.judging import level
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.chapters.unlearning_quantised import cohort as unlearning_cohort
 from palimpsest.chapters.unlearning_quantised import experiment as unlearning
 from palimpsest.chapters.unlearning_quantised import figures as draw
 from palimpsest.chapters.unlearning_quantised import probes, qmul_claims, tables
-from palimpsest.chapters.unlearning_quantised.judging import level
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.statistics import estimate
 from palimpsest.nets.quantised import code_range, codes, quantise

@@ -56,6 +56,7 @@ from palimpsest.chapters.jscds import cohort as jscds_cohort
 from palimpsest.chapters.jscds import cost as jscds_cost
 from palimpsest.chapters.jscds import experiment as jscds
 from palimpsest.chapters.jscds import figures as draw
+from palimpsest.chapters.shared.judging import show
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.metrics.statistics import estimate
 from palimpsest.runs import paths
@@ -313,7 +314,7 @@ for condition in jscds_cohort.COMPLETE:
     table.append(
         {
             "condition": condition,
-            "50 % minus full": jscds_claims.show(estimate(half - full)),
+            "50 % minus full": show(estimate(half - full), digits=2),
             "seeds": len(half),
         }
     )
@@ -441,7 +442,7 @@ training.fit(
 accuracy = 100 * torch.tensor(history)
 print(
     "best test epoch minus last epoch:",
-    jscds_claims.show(estimate((accuracy.max(0).values - accuracy[-1]).numpy())),
+    show(estimate((accuracy.max(0).values - accuracy[-1]).numpy()), digits=2),
 )
 
 # %% [markdown]

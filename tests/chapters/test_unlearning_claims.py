@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from palimpsest.chapters.unlearning_quantised import experiment as unlearning
-from palimpsest.chapters.unlearning_quantised import judging as shared
-from palimpsest.chapters.unlearning_quantised import oeu_claims, qmul_claims
+from palimpsest.chapters.unlearning_quantised import judging, oeu_claims, qmul_claims
 from palimpsest.chapters.unlearning_quantised.probes import slope
 from palimpsest.unlearning.vision import METHODS
 
@@ -124,26 +123,26 @@ def test_quant_specific():
 
 
 def test_misremember():
-    surer = {(m, "wrong_confidence"): 0.8 for m in shared.LABEL_METHODS}
+    surer = {(m, "wrong_confidence"): 0.8 for m in judging.LABEL_METHODS}
     judgement = oeu_claims.misremember(made_up(surer))
     assert judgement.verdict == "reproduced"
     assert judgement.measured.mean == pytest.approx(20, abs=0.5)
     assert oeu_claims.misremember(made_up({("SalUn", "concentration"): 0.7})).verdict == "trend only"
-    assert oeu_claims.misremember(made_up({(m, "wrong_confidence"): 0.4 for m in shared.LABEL_METHODS})).verdict == (
+    assert oeu_claims.misremember(made_up({(m, "wrong_confidence"): 0.4 for m in judging.LABEL_METHODS})).verdict == (
         "not reproduced"
     )
 
 
 def test_misremember_without_wrong_predictions_looks_at_the_others():
-    results = made_up({(m, "wrong_confidence"): 0.8 for m in shared.LABEL_METHODS})
+    results = made_up({(m, "wrong_confidence"): 0.8 for m in judging.LABEL_METHODS})
     results.runs.loc[(results.runs.method == "SalUn") & (results.runs.seed == 60), "concentration"] = np.nan
     assert oeu_claims.misremember(results).verdict == "reproduced"
 
 
 def test_unbiased():
-    far = {(m, "entropy"): 1.2 for m in shared.LABEL_METHODS} | {(m, "chi2"): 0.2 for m in shared.LABEL_METHODS}
+    far = {(m, "entropy"): 1.2 for m in judging.LABEL_METHODS} | {(m, "chi2"): 0.2 for m in judging.LABEL_METHODS}
     assert oeu_claims.unbiased(made_up(far)).verdict == "reproduced"
-    only = {(m, "entropy"): 1.2 for m in shared.LABEL_METHODS} | {("OEU", "chi2"): 0.3}
+    only = {(m, "entropy"): 1.2 for m in judging.LABEL_METHODS} | {("OEU", "chi2"): 0.3}
     assert oeu_claims.unbiased(made_up(only)).verdict == "trend only"
     worst = oeu_claims.unbiased(made_up({("OEU", "entropy"): 2.0, ("OEU", "chi2"): 0.3}))
     assert worst.verdict == "not reproduced"

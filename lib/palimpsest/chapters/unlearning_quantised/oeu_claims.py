@@ -3,18 +3,14 @@ seeds were run; each function here applies one of them."""
 
 import pandas as pd
 
+from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
 from palimpsest.chapters.unlearning_quantised.experiment import Results
 from palimpsest.chapters.unlearning_quantised.judging import (
     BASELINES,
     LABEL_METHODS,
     advantage,
-    ahead,
-    behind,
     difference,
-    names,
-    show,
     to_retrain,
-    verdict,
 )
 from palimpsest.chapters.unlearning_quantised.probes import slope
 from palimpsest.ledger import Judgement

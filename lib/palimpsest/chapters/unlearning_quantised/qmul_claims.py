@@ -4,18 +4,10 @@ verdict's seeds were run; each function here applies one of them."""
 import numpy as np
 import pandas as pd
 
+from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
 from palimpsest.chapters.unlearning_quantised.conditions import HEADLINE
 from palimpsest.chapters.unlearning_quantised.experiment import Results
-from palimpsest.chapters.unlearning_quantised.judging import (
-    BASELINES,
-    advantage,
-    ahead,
-    behind,
-    difference,
-    names,
-    show,
-    verdict,
-)
+from palimpsest.chapters.unlearning_quantised.judging import BASELINES, advantage, difference
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import estimate, paired
 

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from palimpsest.chapters.shared.judging import ahead, behind, show
 from palimpsest.chapters.unlearning_quantised.conditions import HEADLINE
 from palimpsest.chapters.unlearning_quantised.experiment import Results
-from palimpsest.chapters.unlearning_quantised.judging import advantage, ahead, behind, show
+from palimpsest.chapters.unlearning_quantised.judging import advantage
 from palimpsest.metrics.statistics import estimate
 
 MEASURES = ("FA", "RA", "TA", "MIA")
