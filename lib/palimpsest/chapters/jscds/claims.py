@@ -3,18 +3,21 @@ verdict's seeds were run; each function here applies one of them."""
 
 import pandas as pd
 
-from palimpsest.chapters.jscds.cohort import BASELINES, COMPLETE
+from palimpsest.chapters.jscds.cohort import BASELINES, CLEAN, COMPLETE, NOISY
 from palimpsest.chapters.jscds.experiment import Results
 from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, estimate, holm, paired
 
+FIRST = (CLEAN.name, "epochs")
+"""The condition and matching of the paper's claims."""
 
-def against_full(results: Results, fraction: float = 0.5) -> dict[str, Estimate]:
-    """JSCDS minus the full set, in points of test accuracy, under every condition and matching that was run."""
-    arms = results.runs.query("method == 'jscds' and fraction == @fraction and architecture == 'resnet18-slim'")
+
+def against_full(results: Results, fraction: float = 0.5) -> dict[tuple[str, str], Estimate]:
+    """JSCDS minus the full set, in points of test accuracy, under every (condition, matching) that was run."""
+    arms = results.runs.query("method == 'jscds' and fraction == @fraction and architecture == @RESNET")
     return {
-        f"{condition}, {matched}-matched": paired(
+        (condition, matched): paired(
             results.accuracies("jscds", fraction, condition, matched),
             results.accuracies("full", 1.0, condition),
         )
@@ -30,9 +33,9 @@ def against_methods(results: Results, condition: str, others=BASELINES) -> dict[
 
 def half(results: Results) -> Judgement:
     differences = against_full(results)
-    primary = differences.pop("clean, epochs-matched")
-    elsewhere = ahead(differences)
-    where = f"it wins under {', '.join(sorted(elsewhere))}" if elsewhere else "it wins under no other condition"
+    primary = differences.pop(FIRST)
+    elsewhere = sorted(f"{condition}, {matched}-matched" for condition, matched in ahead(differences))
+    where = f"it wins under {', '.join(elsewhere)}" if elsewhere else "it wins under no other condition"
     why = (
         f"On clean labels half the data, chosen by JSCDS, differs from all of it by {show(primary, digits=2)}; "
         f"of {len(differences)} further comparisons (label noise, equal numbers of updates) {where}."
@@ -41,7 +44,7 @@ def half(results: Results) -> Judgement:
 
 
 def seventy(results: Results) -> Judgement:
-    advantage = against_full(results, 0.7)["clean, epochs-matched"]
+    advantage = against_full(results, 0.7)[FIRST]
     growth = paired(results.accuracies("jscds", 0.7), results.accuracies("jscds", 0.5))
     why = (
         f"From 50 % to 70 % accuracy changes by {show(growth, digits=2)}, and at 70 % it differs from the full set "
@@ -53,7 +56,7 @@ def seventy(results: Results) -> Judgement:
 
 
 def best(results: Results) -> Judgement:
-    differences = against_methods(results, "clean")
+    differences = against_methods(results, CLEAN.name)
     won, lost = ahead(differences), behind(differences)
     rival = min(differences, key=lambda name: differences[name].mean)
     why = (
@@ -85,9 +88,9 @@ def fast(costs: pd.DataFrame) -> Judgement:
 
 
 def nonlinear(results: Results) -> Judgement:
-    difference = against_methods(results, "clean", ("L2 near-mean",))["L2 near-mean"]
-    noisy = against_methods(results, "symmetric 20 %", ("L2 near-mean",))["L2 near-mean"]
-    clean = results.geometry.query("condition == 'clean'")
+    difference = against_methods(results, CLEAN.name, ("L2 near-mean",))["L2 near-mean"]
+    noisy = against_methods(results, NOISY.name, ("L2 near-mean",))["L2 near-mean"]
+    clean = results.geometry.query("condition == @CLEAN.name")
     l2, restart = clean["overlap.L2 near-mean"], clean["overlap.another start of the scorer"]
     differs = paired(restart, l2).low > 0
     why = (
@@ -101,16 +104,14 @@ def nonlinear(results: Results) -> Judgement:
 
 def text_vs_code(results: Results) -> Judgement:
     differences = {c: against_methods(results, c, ("successor code",))["successor code"] for c in COMPLETE}
-    shared = estimate(results.geometry.query("condition == 'clean'")["overlap.successor code"])
-    noisy = differences["symmetric 20 %"]
-    wrong = results.runs.query(
-        "condition == 'symmetric 20 %' and fraction == 0.5 and architecture == 'resnet18-slim'"
-    )
+    shared = estimate(results.geometry.query("condition == @CLEAN.name")["overlap.successor code"])
+    noisy = differences[NOISY.name]
+    wrong = results.runs.query("condition == @NOISY.name and fraction == 0.5 and architecture == @RESNET")
     share = 100 * wrong.groupby("method").wrong_kept.mean()
     distinct = bool(holm({c: e.p for c, e in differences.items()}))
     why = (
         f"The two rules share {100 * shared.mean:.0f} % of their choices (two random halves share 50 %). Text minus "
-        f"code is {show(differences['clean'], digits=2)} on clean labels and {show(noisy, digits=2)} with 20 % "
+        f"code is {show(differences[CLEAN.name], digits=2)} on clean labels and {show(noisy, digits=2)} with 20 % "
         f"wrong, where the text's rule keeps {share['jscds']:.0f} % wrong labels and the code's "
         f"{share['successor code']:.0f} %."
     )

@@ -2,17 +2,9 @@
 
 import pandas as pd
 
-from palimpsest.chapters.unlearning_quantised.conditions import HEADLINE
+from palimpsest.chapters.unlearning_quantised.arms import HEADLINE
 from palimpsest.chapters.unlearning_quantised.experiment import Results
 from palimpsest.metrics.statistics import Estimate, paired
-
-BASELINES = (
-    *("fine-tune", "gradient ascent", "NegGrad+", "random label", "l1-sparse", "SalUn", "SCRUB", "Bad Teacher"),
-    *("SSD", "influence", "boundary shrink", "LAF"),
-)
-"""Published methods that are neither of the two papers'."""
-
-LABEL_METHODS = ("random label", "SalUn", "Q-MUL")
 
 
 def difference(results: Results, column: str, a: str, b: str, at: tuple[str, str] = HEADLINE) -> Estimate:
