@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from palimpsest import runs, training
-from palimpsest.chapters.unlearning_quantised import experiment
+from palimpsest import runs, training, unlearning
+from palimpsest.chapters.unlearning_quantised import arms, experiment
 from palimpsest.chapters.unlearning_quantised.arms import METHODS, ON_CPU, RANDOM_10, W4A4
 from palimpsest.chapters.unlearning_quantised.cohort import Cohort, train
 from palimpsest.chapters.unlearning_quantised.conditions import conditions
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
+from palimpsest.nets import quantised
 from palimpsest.runs import paths
 from palimpsest.training import checkpoints
+from palimpsest.unlearning import vision
+from palimpsest.unlearning.vision import FineTune
 from palimpsest.unlearning.vision.method import STEP_SIZES
 
 
@@ -79,6 +82,29 @@ def test_tuning_leaves_out_the_values_above_the_largest(monkeypatch, largest, ex
     monkeypatch.setattr(experiment.measures, "report", lambda *_: [shares])
     monkeypatch.setattr(experiment, "_tried", lambda cohort, method, values: [shares] * len(values))
     assert [row["value"] for row in experiment.tune("tiny", "W4A4", "random label")] == expected
+
+
+@pytest.mark.parametrize(("profile", "chapter"), [("ci", "oeu"), ("full", "qmul"), ("full-cpu", "qmul")])
+def test_a_method_registered_in_the_library_is_no_arm_of_the_chapters(monkeypatch, profile, chapter):
+    before, listed = conditions(PROFILES[profile], chapter), dict(METHODS)
+    monkeypatch.setitem(vision.METHODS, "another", FineTune())
+    assert "another" in unlearning.methods("vision")
+    assert arms == METHODS
+    assert conditions(PROFILES[profile], chapter) == before
+
+
+def test_the_chapters_run_every_arm_they_list():
+    at_the_headline = conditions(PROFILES["ci"], "qmul")[0].methods
+    assert at_the_headline == tuple(METHODS)
+    for named in (arms.BASELINES, arms.LABEL_METHODS, arms.VARIANTS, arms.SWEPT, ON_CPU):
+        assert set(named) <= set(METHODS)
+    assert set(METHODS) - set(conditions(PROFILES["ci"], "oeu")[0].methods) == set(arms.VARIANTS)
+
+
+def test_precisions_and_forget_sets_are_known_by_their_names():
+    names = ("random 10 %", "random 30 %", "random 50 %", "one class", "hardest 10 %")
+    assert tuple(arms.FORGET_SETS) == names
+    assert {name: p.bits for name, p in arms.PRECISIONS.items()} == {"float": None, **quantised.PRECISIONS}
 
 
 def test_the_fallback_is_the_headline_alone():
