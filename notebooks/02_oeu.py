@@ -53,12 +53,16 @@ if not torch.cuda.is_available():
 import pandas as pd
 
 from palimpsest import figures, kernels, ledger, runs
+from palimpsest.chapters.shared.judging import show
 from palimpsest.chapters.shared.profiles import choose
-from palimpsest.chapters.unlearning_quantised import cohort as unlearning_cohort
-from palimpsest.chapters.unlearning_quantised import experiment as unlearning
+from palimpsest.chapters.unlearning_quantised import (
+    experiment,
+    oeu_claims,
+    probes,
+    tables,
+)
 from palimpsest.chapters.unlearning_quantised import figures as draw
-from palimpsest.chapters.unlearning_quantised import oeu_claims, probes, tables
-from palimpsest.chapters.unlearning_quantised.judging import show
+from palimpsest.chapters.unlearning_quantised.cohort import Cohort, dataset
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.distances import klom
 from palimpsest.metrics.statistics import estimate
@@ -212,13 +216,13 @@ for backend in (None, "triton"):
 #   at least five points.
 
 # %%
-results = unlearning.execute(profile, "oeu")
+results = experiment.execute(profile, "oeu")
 print(
     f"{len(results.runs)} networks measured, {results.runs.method.nunique() - 2} methods"
 )
 
 # %% tags=["hide-input"]
-figures.table(unlearning.gate(results.runs).round(1)) if profile != "smoke" else None
+figures.table(experiment.gate(results.runs).round(1)) if profile != "smoke" else None
 
 # %% [markdown]
 # ### Who comes near Retrain?
@@ -276,21 +280,21 @@ figure = draw.gradients(results)
 # running statistics and all arithmetic is in float64, so that the left panel shows calculus and the right one rounding.
 
 # %%
-steps = probes.table(
+changes = probes.table(
     probes.first_order,
     [{"profile": profile, "precision": p} for p in ("float", "W4A4")],
     show="OEU: one step",
 )
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Change of the retain loss against the step size, median over seeds, logarithmic axes; dashed lines have slope 1, dotted ones slope 2. Left, in float, the projected step follows slope 2 on its own batch, and slope 1 on another batch. Right, at W4A4, weights jump between integer codes.", "name": "fig-oeu-first-order"}, "image": {"alt": "Log-log plots of the loss change against the step size in float and at W4A4."}}
-figure = draw.first_order(steps)
+figure = draw.first_order(changes)
 # %% tags=["hide-input"]
 table = [
     {
         "precision": p,
         "direction": d,
         "batch": b,
-        "slope": oeu_claims.slopes(steps, p, d, b).mean(),
+        "slope": oeu_claims.slopes(changes, p, d, b).mean(),
     }
     for p in ("float", "W4A4")
     for d, b in (
@@ -306,7 +310,7 @@ figures.table(pd.DataFrame(table).round(2))
 # ### Where do the labels go?
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Confusion of the forget set: each row is a true class, its shares of predicted classes in percent, all seeds together. Compare each panel with Retrain's, not with a perfect diagonal.", "name": "fig-oeu-flows"}, "image": {"alt": "Five heat maps of true against predicted class on the forget set: Retrain, original, random label, Q-MUL and OEU."}}
-figure = draw.flows(results, unlearning_cohort.dataset(setting.dataset).classes)
+figure = draw.flows(results, dataset(setting.dataset).classes)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Entropy of the predictions on the forget set, all seeds together; the black outline is Retrain. The right edge is the uniform distribution. Look at whether a method's histogram lies on the outline, left of it (still memorised) or right of it (more uncertain than a network that never saw the samples).", "name": "fig-oeu-entropies"}, "image": {"alt": "Histograms of predictive entropy on the forget set for four networks, each with the outline of Retrain's."}}
 figure = draw.entropies(results)
 # %% [markdown]
@@ -322,7 +326,7 @@ points = probes.table(
     [{"profile": profile, "method": m, "value": v} for m, v in values.items()],
     show="OEU: features",
 )
-figure = draw.pictures(points, unlearning_cohort.dataset(setting.dataset).classes)
+figure = draw.pictures(points, dataset(setting.dataset).classes)
 # %% [markdown]
 # ### The conflict under Q-MUL
 #
@@ -357,7 +361,7 @@ figures.table(by_epoch.round(2).reset_index())
 # theirs. The table has this run alone.
 
 # %% tags=["claim-misremember", "nbval-check-output"]
-judged = oeu_claims.judge(results, pairs, steps) if profile != "smoke" else {}
+judged = oeu_claims.judge(results, pairs, changes) if profile != "smoke" else {}
 
 
 def verdict(claim):
@@ -446,7 +450,7 @@ figures.table(
 # %%
 from palimpsest.unlearning.vision import OEU, unlearn
 
-cohort = unlearning_cohort.Cohort("smoke", "verdict", "float", "random 10 %")
+cohort = Cohort.named("smoke", "judged", "float", "random 10 %")
 model = cohort.load("original")[0]
 report = unlearn(
     [model],
@@ -505,7 +509,7 @@ del environment[
 environment |= {
     "profile": profile,
     "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped_digest(unlearning.__name__)[:16],
-    "data set": f"{unlearning_cohort.dataset(setting.dataset).origin}, {unlearning_cohort.dataset(setting.dataset).licence}",
+    "shipped data, sha256": runs.shipped_digest(experiment.__name__)[:16],
+    "data set": f"{dataset(setting.dataset).origin}, {dataset(setting.dataset).licence}",
 }
 figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))

@@ -52,12 +52,17 @@ from IPython.display import display
 
 from palimpsest import figures, kernels, ledger, nets, runs
 from palimpsest.chapters.shared import records
+from palimpsest.chapters.shared.judging import level
 from palimpsest.chapters.shared.profiles import choose
-from palimpsest.chapters.unlearning_quantised import cohort as unlearning_cohort
-from palimpsest.chapters.unlearning_quantised import experiment as unlearning
+from palimpsest.chapters.unlearning_quantised import (
+    experiment,
+    probes,
+    qmul_claims,
+    tables,
+)
 from palimpsest.chapters.unlearning_quantised import figures as draw
-from palimpsest.chapters.unlearning_quantised import probes, qmul_claims, tables
-from palimpsest.chapters.unlearning_quantised.judging import level
+from palimpsest.chapters.unlearning_quantised.arms import CONSTANTS, SWEEP
+from palimpsest.chapters.unlearning_quantised.cohort import dataset
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.statistics import estimate
 from palimpsest.nets.quantised import code_range, codes, quantise
@@ -216,13 +221,13 @@ print(
 # trained on the other half of the data.
 
 # %%
-results = unlearning.execute(profile, "qmul")
+results = experiment.execute(profile, "qmul")
 print(
     f"{len(results.runs)} networks measured, {results.runs.method.nunique() - 2} methods"
 )
 
 # %% tags=["hide-input"]
-figures.table(unlearning.gate(results.runs).round(1)) if profile != "smoke" else None
+figures.table(experiment.gate(results.runs).round(1)) if profile != "smoke" else None
 
 # %% [markdown]
 # ### The benchmark
@@ -263,7 +268,7 @@ for place, name in ((1, "first"), (tried.place.max(), "last")):
 # %% tags=["hide-input"]
 family = (
     *("Q-MUL", "Q-MUL (official quirks)", "similar labels", "random label", "RL + AGR"),
-    *qmul_claims.CONSTANTS,
+    *CONSTANTS,
 )
 figures.table(tables.beside_fine_tuning(results, family))
 
@@ -276,7 +281,7 @@ figures.table(tables.beside_fine_tuning(results, family))
 # %%
 geometry = probes.table(
     probes.geometry,
-    [{"profile": profile, "precision": p} for p in qmul_claims.SWEEP],
+    [{"profile": profile, "precision": p} for p in SWEEP],
     show="Q-MUL: gradients",
 )
 shown = geometry.assign(ratio=geometry.G_f / geometry.G_r)
@@ -327,7 +332,7 @@ figure = draw.gaps(results, kinds)
 record = records.shown("qmul", "full-cpu")
 
 # %% tags=["hide-input"]
-figures.table(unlearning.gate(record["rows"]).round(1)) if record else None
+figures.table(experiment.gate(record["rows"]).round(1)) if record else None
 
 # %% tags=["hide-input"]
 figures.table(
@@ -453,7 +458,7 @@ variants = (
     "RL + AGR",
     "random label",
     "similar labels",
-    *qmul_claims.CONSTANTS,
+    *CONSTANTS,
 )
 figure = draw.advantages(results, "Q-MUL", variants)
 # %% [markdown]
@@ -554,7 +559,7 @@ del environment[
 environment |= {
     "profile": profile,
     "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped_digest(unlearning.__name__)[:16],
-    "data set": f"{unlearning_cohort.dataset(setting.dataset).origin}, {unlearning_cohort.dataset(setting.dataset).licence}",
+    "shipped data, sha256": runs.shipped_digest(experiment.__name__)[:16],
+    "data set": f"{dataset(setting.dataset).origin}, {dataset(setting.dataset).licence}",
 }
 figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))

@@ -51,16 +51,25 @@ if not torch.cuda.is_available():
 import pandas as pd
 
 from palimpsest import figures, kernels, ledger, runs, selection, training
-from palimpsest.chapters.jscds import claims as jscds_claims
-from palimpsest.chapters.jscds import cohort as jscds_cohort
-from palimpsest.chapters.jscds import cost as jscds_cost
-from palimpsest.chapters.jscds import experiment as jscds
+from palimpsest.chapters.jscds import claims, cost, experiment
 from palimpsest.chapters.jscds import figures as draw
+from palimpsest.chapters.jscds.cohort import (
+    CLEAN,
+    COMPLETE,
+    MOBILENET,
+    NOISY,
+    PROFILES,
+    RESNET,
+    Cohort,
+    dataset,
+    test_split,
+)
+from palimpsest.chapters.shared.judging import show
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.metrics.statistics import estimate
 from palimpsest.runs import paths
 
-setting = choose(profile, jscds_cohort.PROFILES)
+setting = choose(profile, PROFILES)
 torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
 figures.style()
 
@@ -212,7 +221,7 @@ figures.table(draw.bench_table(bench))
 #   Fashion-MNIST, whose classes have no order, the neighbour is arbitrary.
 
 # %%
-results = jscds.run(profile)
+results = experiment.run(profile)
 runs_ = results.runs
 print(
     f"{len(runs_)} networks: {runs_.seed.nunique()} seeds, {runs_.condition.nunique()} conditions"
@@ -230,29 +239,29 @@ figures.table(tuning.round(3).reset_index())
 # One scorer, trained on clean labels, and the images that it places nearest to and farthest from their class centres.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Each row is a class. Left: the eight images with the smallest divergence from the centre of their class, typical specimens. Right: the eight with the largest. Look for odd cuts, dark prints and garments that a person would put in another class.", "name": "fig-jscds-extremes"}, "image": {"alt": "Ten rows of Fashion-MNIST images; on the left typical garments of each class, on the right unusual ones."}}
-cohort = jscds_cohort.Cohort(
+cohort = Cohort(
     setting,
-    jscds_cohort.RESNET,
-    "clean",
+    RESNET,
+    CLEAN,
     setting.seeds[:1],
-    results.lrs[jscds_cohort.RESNET]["full"],
+    results.lrs[RESNET]["full"],
 )
 features = cohort.embed(cohort.scorers[0], selection.PRESETS["paper_text"])[0]
 labels, images = cohort.y[0], cohort.draws[0].train.images
 scores = selection.divergence_to_centre(features, labels)
-classes = jscds_cohort.dataset(setting.dataset).classes
+classes = dataset(setting.dataset).classes
 figure = draw.extremes(images, labels, scores, classes)
 # %% [markdown]
 # The next figure repeats this with 20 % of the labels wrong. The rule keeps a band around the mean: it drops the most
 # typical samples on the left and the most unusual ones on the right.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Divergence of the samples labelled 'Sandal' with 20 % of all labels wrong. The dashed line is the class mean, the green band holds the half that is kept. Look at where the wrong labels lie: most are far to the right, outside the band.", "name": "fig-jscds-band"}, "image": {"alt": "Stacked histogram of J for one class, right and wrong labels apart, with the kept band around the mean."}}
-noisy = jscds_cohort.Cohort(
+noisy = Cohort(
     setting,
-    jscds_cohort.RESNET,
-    "symmetric 20 %",
+    RESNET,
+    NOISY,
     setting.seeds[:1],
-    results.lrs[jscds_cohort.RESNET]["full"],
+    results.lrs[RESNET]["full"],
 )
 noisy_features = noisy.embed(noisy.scorers[0], selection.PRESETS["paper_text"])[0]
 noisy_scores = selection.divergence_to_centre(noisy_features, noisy.y[0])
@@ -303,17 +312,13 @@ print(
 
 # %%
 table = []
-for condition in jscds_cohort.COMPLETE:
-    half = results.accuracies(
-        "jscds", 0.5, condition, architecture=jscds_cohort.MOBILENET
-    )
-    full = results.accuracies(
-        "full", 1.0, condition, architecture=jscds_cohort.MOBILENET
-    )
+for condition in COMPLETE:
+    half = results.accuracies("jscds", 0.5, condition, architecture=MOBILENET)
+    full = results.accuracies("full", 1.0, condition, architecture=MOBILENET)
     table.append(
         {
             "condition": condition,
-            "50 % minus full": jscds_claims.show(estimate(half - full)),
+            "50 % minus full": show(estimate(half - full), digits=2),
             "seeds": len(half),
         }
     )
@@ -326,7 +331,7 @@ figures.table(pd.DataFrame(table))
 # (*signals*), the arithmetic of the choice (*scoring*), and the training on the half that was chosen (*final*).
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Multiply-adds by stage at 50 % kept, in units of one training on all the data (vertical line). Look at the blue part: every method that needs a fully trained scorer has spent more than it can save before it chooses. The arithmetic of scoring is too small to be seen.", "name": "fig-jscds-work"}, "image": {"alt": "Stacked bars of multiply-adds by method and stage, with a line at the cost of training on everything."}}
-costs = jscds_cost.count(profile)
+costs = cost.count(profile)
 figure = draw.work(costs)
 # %% [markdown]
 # The same stages in seconds, as recorded by `palimpsest bench` for one seed on one thread:
@@ -345,7 +350,7 @@ figure = draw.seconds(stages)
 # theirs. The table has this run alone.
 
 # %% tags=["claim-half", "nbval-check-output"]
-judged = jscds_claims.judge(results, costs) if profile != "smoke" else {}
+judged = claims.judge(results, costs) if profile != "smoke" else {}
 
 
 def verdict(claim):
@@ -412,14 +417,14 @@ print("log_softmax:    ", [f"{v:.1f}" for v in stable.tolist()])
 # looking at the answer. One cohort, tested after each epoch, shows how much this adds:
 
 # %%
-half_cohort = jscds_cohort.Cohort(
+half_cohort = Cohort(
     setting,
-    jscds_cohort.RESNET,
-    "clean",
+    RESNET,
+    CLEAN,
     setting.seeds,
-    results.lrs[jscds_cohort.RESNET]["subset"],
+    results.lrs[RESNET]["subset"],
 )
-test = jscds_cohort.test_split(setting)
+test = test_split(setting)
 history, networks = [], half_cohort.networks()
 halves = torch.stack(
     [
@@ -441,7 +446,7 @@ training.fit(
 accuracy = 100 * torch.tensor(history)
 print(
     "best test epoch minus last epoch:",
-    jscds_claims.show(estimate((accuracy.max(0).values - accuracy[-1]).numpy())),
+    show(estimate((accuracy.max(0).values - accuracy[-1]).numpy()), digits=2),
 )
 
 # %% [markdown]
@@ -496,7 +501,7 @@ figures.table((100 * geometry).round(0).astype(int).reset_index())
 mean_kept = selection.select(features, labels, 0.5)
 median_kept = selection.select(features, labels, 0.5, rule="near_median")
 print(
-    f"{100 * (1 - jscds.overlap(mean_kept, median_kept)):.0f} % of the kept samples change"
+    f"{100 * (1 - experiment.overlap(mean_kept, median_kept)):.0f} % of the kept samples change"
 )
 
 # %% [markdown]
@@ -523,7 +528,7 @@ del environment[
 environment |= {
     "profile": profile,
     "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped_digest(jscds.__name__)[:16],
-    "data set": f"{jscds_cohort.dataset(setting.dataset).origin}, {jscds_cohort.dataset(setting.dataset).licence}",
+    "shipped data, sha256": runs.shipped_digest(experiment.__name__)[:16],
+    "data set": f"{dataset(setting.dataset).origin}, {dataset(setting.dataset).licence}",
 }
 figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))

@@ -1,37 +1,35 @@
 """Verdicts on made-up tables in which the answer is known."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from palimpsest.chapters.jscds import claims as jscds_claims
-from palimpsest.chapters.jscds import cohort as jscds_cohort
-from palimpsest.chapters.jscds import cost as jscds_cost
-from palimpsest.chapters.jscds import experiment as jscds
+from palimpsest.chapters.jscds import claims, cost
+from palimpsest.chapters.jscds.cohort import COMPLETE, PROFILES, RESNET
+from palimpsest.chapters.jscds.experiment import Arm, Results, arms
 
 SEEDS = range(10)
 
 
-def made_up(**gains: float) -> jscds.Results:
+def made_up(**gains: float) -> Results:
     """A complete table: every arm scores 70 % with a little noise shared within a seed, plus the gains given in
     points as `method=gain`; `full` is the full set."""
     noise = np.random.default_rng(0).normal(0, 0.01, len(SEEDS))
     own = np.random.default_rng(1)
     rows = []
-    for condition in jscds_cohort.PROFILES["ci"].conditions:
-        plan = [("full", 1.0, "epochs"), *jscds.arms(condition, jscds_cohort.RESNET)]
-        for method, fraction, matched in plan:
+    for condition in PROFILES["ci"].conditions:
+        for arm in (Arm("full", 1.0), *arms(condition, RESNET)):
             for seed in SEEDS:
-                gain = gains.get(f"{method} {fraction}", gains.get(method, 0.0)) / 100
+                gain = gains.get(f"{arm.method} {arm.fraction}", gains.get(arm.method, 0.0)) / 100
                 accuracy = 0.7 + gain + noise[seed] + own.normal(0, 0.001)
-                wrong = {"successor code": 0.36}.get(method, 0.1)
+                wrong = {"successor code": 0.36}.get(arm.method, 0.1)
                 rows.append(
                     {
-                        "architecture": jscds_cohort.RESNET,
+                        "architecture": RESNET,
                         "condition": condition,
-                        "method": method,
-                        "fraction": fraction,
-                        "matched": matched,
+                        **asdict(arm),
                         "seed": seed,
                         "accuracy": accuracy,
                         "wrong_kept": wrong,
@@ -46,11 +44,11 @@ def made_up(**gains: float) -> jscds.Results:
                 "overlap.successor code": 0.5 + 0.001 * seed,
                 "overlap.another start of the scorer": 0.6 + 0.002 * seed,
             }
-            for condition in jscds_cohort.COMPLETE
+            for condition in COMPLETE
             for seed in SEEDS
         ]
     )
-    return jscds.Results(pd.DataFrame(), pd.DataFrame(rows), geometry, {})
+    return Results(pd.DataFrame(), pd.DataFrame(rows), geometry, {})
 
 
 @pytest.mark.parametrize(
@@ -58,7 +56,7 @@ def made_up(**gains: float) -> jscds.Results:
     [({"jscds": 2.0}, "reproduced"), ({}, "not reproduced"), ({"jscds": -2.0}, "not reproduced")],
 )
 def test_half(gains, verdict):
-    judgement = jscds_claims.half(made_up(**gains))
+    judgement = claims.half(made_up(**gains))
     assert judgement.verdict == verdict
     assert judgement.measured.mean == pytest.approx(gains.get("jscds", 0.0), abs=0.2)
     assert judgement.measured.n == len(SEEDS)
@@ -68,7 +66,7 @@ def test_half_is_a_trend_when_only_another_condition_wins():
     results = made_up()
     noisy = (results.runs.condition == "symmetric 40 %") & (results.runs.method == "jscds")
     results.runs.loc[noisy, "accuracy"] += 0.03
-    judgement = jscds_claims.half(results)
+    judgement = claims.half(results)
     assert judgement.verdict == "trend only"
     assert "symmetric 40 %" in judgement.why
 
@@ -83,33 +81,33 @@ def test_half_is_a_trend_when_only_another_condition_wins():
     ],
 )
 def test_seventy(gains, verdict):
-    assert jscds_claims.seventy(made_up(**gains)).verdict == verdict
+    assert claims.seventy(made_up(**gains)).verdict == verdict
 
 
 def test_best_needs_every_rival_beaten():
-    assert jscds_claims.best(made_up(jscds=2.0)).verdict == "reproduced"
-    one_ahead = jscds_claims.best(made_up(jscds=2.0, moderate=4.0))
+    assert claims.best(made_up(jscds=2.0)).verdict == "reproduced"
+    one_ahead = claims.best(made_up(jscds=2.0, moderate=4.0))
     assert one_ahead.verdict == "not reproduced"
     assert "behind 1 (moderate)" in one_ahead.why
-    one_equal = jscds_claims.best(made_up(jscds=2.0, moderate=2.0))
+    one_equal = claims.best(made_up(jscds=2.0, moderate=2.0))
     assert one_equal.verdict == "trend only"
 
 
 def test_nonlinear_follows_the_accuracy_difference():
-    assert jscds_claims.nonlinear(made_up(jscds=2.0)).verdict == "reproduced"
+    assert claims.nonlinear(made_up(jscds=2.0)).verdict == "reproduced"
     # L2 keeps more of the same samples (0.80) than another start does (0.61): the divergence matters less.
-    assert jscds_claims.nonlinear(made_up()).verdict == "not reproduced"
+    assert claims.nonlinear(made_up()).verdict == "not reproduced"
     results = made_up()
     results.geometry["overlap.L2 near-mean"] = 0.4
-    assert jscds_claims.nonlinear(results).verdict == "trend only"
+    assert claims.nonlinear(results).verdict == "trend only"
 
 
 def test_text_and_code_differ_by_subset_and_accuracy():
-    assert jscds_claims.text_vs_code(made_up(**{"successor code": -5.0})).verdict == "reproduced"
-    assert jscds_claims.text_vs_code(made_up()).verdict == "trend only"
+    assert claims.text_vs_code(made_up(**{"successor code": -5.0})).verdict == "reproduced"
+    assert claims.text_vs_code(made_up()).verdict == "trend only"
     same = made_up()
     same.geometry["overlap.successor code"] = 0.95
-    assert jscds_claims.text_vs_code(same).verdict == "not reproduced"
+    assert claims.text_vs_code(same).verdict == "not reproduced"
 
 
 def costs(**totals):
@@ -118,19 +116,19 @@ def costs(**totals):
 
 
 def test_fast_compares_totals_with_rivals_and_with_one_training():
-    assert jscds_claims.fast(costs(full=10, random=5, jscds=8, el2n=9)).verdict == "reproduced"
-    assert jscds_claims.fast(costs(full=10, random=5, jscds=12, el2n=13)).verdict == "not reproduced"
-    assert jscds_claims.fast(costs(full=10, random=5, jscds=8, el2n=7)).verdict == "trend only"
+    assert claims.fast(costs(full=10, random=5, jscds=8, el2n=9)).verdict == "reproduced"
+    assert claims.fast(costs(full=10, random=5, jscds=12, el2n=13)).verdict == "not reproduced"
+    assert claims.fast(costs(full=10, random=5, jscds=8, el2n=7)).verdict == "trend only"
 
 
 def test_multiply_adds_by_hand():
     """A 1×1 grey image through ResNet-18-slim's first convolution would see one pixel; count the head instead."""
     import torch
 
-    table = jscds_cost.count("ci").set_index("method")
-    setting = jscds_cohort.PROFILES["ci"]
+    table = cost.count("ci").set_index("method")
+    setting = PROFILES["ci"]
     x = torch.zeros(1, 1, 28, 28)
-    forward, step = jscds_cost.multiply_adds(jscds_cohort.RESNET, x)
+    forward, step = cost.multiply_adds(RESNET, x)
     # The stem alone: 14·14 positions × 8 channels × 7·7 weights.
     assert forward > 14 * 14 * 8 * 49
     # Backward costs two forwards, less the input gradient of the stem.
@@ -140,3 +138,9 @@ def test_multiply_adds_by_hand():
     assert table.total["random"] == table.total["full"] / 2
     assert table.signals["jscds"] == setting.samples * (setting.epochs * step + forward)
     assert table.scoring["jscds"] == 10 * setting.samples * 64
+
+
+def test_a_method_whose_operations_are_not_counted_is_refused():
+    with pytest.raises(ValueError, match="method: got 'another', whose operations are not counted"):
+        cost.scoring_operations("another", 100, 64, 10)
+    assert cost.scoring_operations("grand", 100, 64, 10) == 0

@@ -4,23 +4,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palimpsest.chapters.unlearning_quantised import experiment as unlearning
-from palimpsest.chapters.unlearning_quantised import judging as shared
-from palimpsest.chapters.unlearning_quantised import oeu_claims, qmul_claims
+from palimpsest.chapters.unlearning_quantised import experiment, oeu_claims, qmul_claims
+from palimpsest.chapters.unlearning_quantised.arms import LABEL_METHODS, METHODS, SWEEP
 from palimpsest.chapters.unlearning_quantised.probes import slope
-from palimpsest.unlearning.vision import METHODS
 
 SEEDS = range(60, 65)
 
 
-def made_up(columns: dict | None = None, **gaps: float) -> unlearning.Results:
+def made_up(columns: dict | None = None, **gaps: float) -> experiment.Results:
     """Every method has a gap of 10 points with a little noise shared within a seed, unless `gaps` names another
     (underscores for blanks); `columns` maps (method, column) to a value in the column's own units."""
     noise, own = np.random.default_rng(0).normal(0, 0.5, len(SEEDS)), np.random.default_rng(1)
     base = {"FA": 0.8, "RA": 0.97, "TA": 0.78, "MIA": 0.2, "wrong_confidence": 0.6, "concentration": 0.4}
     base |= {"entropy": 0.4, "chi2": 0.01, "rte": 0.2, "codes_changed": 0.1}
     rows = []
-    for precision in qmul_claims.SWEEP:
+    for precision in SWEEP:
         for method in (*METHODS, "original", "retrain"):
             for i, seed in enumerate(SEEDS):
                 name = f"{method}@{precision}".replace(" ", "_")
@@ -46,7 +44,7 @@ def made_up(columns: dict | None = None, **gaps: float) -> unlearning.Results:
             )
         ]
     )
-    return unlearning.Results(tuning, pd.DataFrame(rows), log, {})
+    return experiment.Results(tuning, pd.DataFrame(rows), log, {})
 
 
 def geometry(**changes: float) -> pd.DataFrame:
@@ -59,7 +57,7 @@ def geometry(**changes: float) -> pd.DataFrame:
                 "G_f": changes.get(f"{loss.split()[0]}@{p}", changes.get(loss.split()[0], 100.0))
                 + own.normal(0, 0.1),
             }
-            for p in qmul_claims.SWEEP
+            for p in SWEEP
             for loss in ("random labels", "similar labels")
             for seed in SEEDS
         ]
@@ -124,26 +122,26 @@ def test_quant_specific():
 
 
 def test_misremember():
-    surer = {(m, "wrong_confidence"): 0.8 for m in shared.LABEL_METHODS}
+    surer = {(m, "wrong_confidence"): 0.8 for m in LABEL_METHODS}
     judgement = oeu_claims.misremember(made_up(surer))
     assert judgement.verdict == "reproduced"
     assert judgement.measured.mean == pytest.approx(20, abs=0.5)
     assert oeu_claims.misremember(made_up({("SalUn", "concentration"): 0.7})).verdict == "trend only"
-    assert oeu_claims.misremember(made_up({(m, "wrong_confidence"): 0.4 for m in shared.LABEL_METHODS})).verdict == (
+    assert oeu_claims.misremember(made_up({(m, "wrong_confidence"): 0.4 for m in LABEL_METHODS})).verdict == (
         "not reproduced"
     )
 
 
 def test_misremember_without_wrong_predictions_looks_at_the_others():
-    results = made_up({(m, "wrong_confidence"): 0.8 for m in shared.LABEL_METHODS})
+    results = made_up({(m, "wrong_confidence"): 0.8 for m in LABEL_METHODS})
     results.runs.loc[(results.runs.method == "SalUn") & (results.runs.seed == 60), "concentration"] = np.nan
     assert oeu_claims.misremember(results).verdict == "reproduced"
 
 
 def test_unbiased():
-    far = {(m, "entropy"): 1.2 for m in shared.LABEL_METHODS} | {(m, "chi2"): 0.2 for m in shared.LABEL_METHODS}
+    far = {(m, "entropy"): 1.2 for m in LABEL_METHODS} | {(m, "chi2"): 0.2 for m in LABEL_METHODS}
     assert oeu_claims.unbiased(made_up(far)).verdict == "reproduced"
-    only = {(m, "entropy"): 1.2 for m in shared.LABEL_METHODS} | {("OEU", "chi2"): 0.3}
+    only = {(m, "entropy"): 1.2 for m in LABEL_METHODS} | {("OEU", "chi2"): 0.3}
     assert oeu_claims.unbiased(made_up(only)).verdict == "trend only"
     worst = oeu_claims.unbiased(made_up({("OEU", "entropy"): 2.0, ("OEU", "chi2"): 0.3}))
     assert worst.verdict == "not reproduced"
@@ -173,7 +171,7 @@ def test_conflict(opposed, cost, verdict):
     assert judgement.measured.mean == pytest.approx(100 * opposed, abs=8)
 
 
-def steps(power: float) -> pd.DataFrame:
+def changes(power: float) -> pd.DataFrame:
     own = np.random.default_rng(4)
     return pd.DataFrame(
         [
@@ -196,11 +194,11 @@ def steps(power: float) -> pd.DataFrame:
 
 
 def test_first_order():
-    judgement = oeu_claims.first_order(steps(2.0))
+    judgement = oeu_claims.first_order(changes(2.0))
     assert judgement.verdict == "reproduced"
     assert judgement.measured.mean == pytest.approx(2, abs=0.02)
-    assert oeu_claims.first_order(steps(1.5)).verdict == "trend only"
-    assert oeu_claims.first_order(steps(1.0)).verdict == "not reproduced"
+    assert oeu_claims.first_order(changes(1.5)).verdict == "trend only"
+    assert oeu_claims.first_order(changes(1.0)).verdict == "not reproduced"
 
 
 def test_better():
@@ -225,15 +223,15 @@ def test_tuning_takes_the_smallest_mean_and_no_value_that_diverged():
     tuning = pd.DataFrame(
         [{"precision": "float", "method": m, "value": v, "gap": g, "seed": i % 2} for i, (m, v, g) in enumerate(rows)]
     )
-    assert unlearning.chosen(tuning) == {("float", "a"): 0.1}
+    assert experiment.chosen(tuning) == {("float", "a"): 0.1}
 
 
 def test_gate_stops_where_nothing_was_memorised():
     results = made_up({("original", "FA"): 0.99})
-    table = unlearning.gate(results.runs)
+    table = experiment.gate(results.runs)
     assert table["FA in excess, points"].between(18, 20).all()
-    with pytest.raises(unlearning.NotMemorised, match=r"float, random 10 %, .* exceeds Retrain's by \d\.\d points"):
-        unlearning.gate(made_up({("original", "FA"): 0.82}).runs)
+    with pytest.raises(experiment.NotMemorised, match=r"float, random 10 %, .* exceeds Retrain's by \d\.\d points"):
+        experiment.gate(made_up({("original", "FA"): 0.82}).runs)
 
 
 def test_every_claim_has_a_judgement():
@@ -249,4 +247,4 @@ def _ids(module):
     pairs = pd.DataFrame(
         [{"seed": s, "cosine": -0.1, "retain_alone": -1.0, "retain_change": -0.5 - 0.01 * s} for s in SEEDS]
     )
-    return module.judge(made_up(), pairs, steps(2.0))
+    return module.judge(made_up(), pairs, changes(2.0))

@@ -5,24 +5,27 @@ from dataclasses import replace
 import pytest
 import torch
 
-from palimpsest import runs, training
-from palimpsest.chapters.unlearning_quantised import cohort as unlearning_cohort
-from palimpsest.chapters.unlearning_quantised import experiment as unlearning
-from palimpsest.chapters.unlearning_quantised.conditions import ON_CPU, conditions
+from palimpsest import runs, training, unlearning
+from palimpsest.chapters.unlearning_quantised import arms, experiment
+from palimpsest.chapters.unlearning_quantised.arms import METHODS, ON_CPU, RANDOM_10, W4A4
+from palimpsest.chapters.unlearning_quantised.cohort import Cohort, train
+from palimpsest.chapters.unlearning_quantised.conditions import conditions
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
+from palimpsest.nets import quantised
 from palimpsest.runs import paths
 from palimpsest.training import checkpoints
-from palimpsest.unlearning.vision import METHODS
+from palimpsest.unlearning import vision
+from palimpsest.unlearning.vision import FineTune
 from palimpsest.unlearning.vision.method import STEP_SIZES
 
 
-def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dict]], unlearning.Results]:
+def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dict]], experiment.Results]:
     """What `execute` would run, by function, and the table it makes of made-up rows."""
     asked: dict[str, list[dict]] = {}
 
     def run_all(function, configs, show):
         asked[function.__name__] = configs
-        if function is unlearning.tune:
+        if function is experiment.tune:
             return [
                 [{**c, "value": v, "seed": 0, "gap": abs(v - METHODS[c["method"]].grid[i])}]
                 for c in configs
@@ -37,7 +40,7 @@ def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dic
         ]
 
     monkeypatch.setattr(runs, "run_all", run_all)
-    return asked, unlearning.execute(profile, chapter)
+    return asked, experiment.execute(profile, chapter)
 
 
 @pytest.mark.parametrize(("profile", "chapter"), [("ci", "oeu"), ("full", "oeu"), ("full-cpu", "qmul")])
@@ -45,7 +48,7 @@ def test_a_profile_tunes_and_runs_what_it_trains(monkeypatch, profile, chapter):
     asked, results = jobs_of(monkeypatch, profile, chapter)
     everything = [c for configs in asked.values() for c in configs]
     assert {c["profile"] for c in everything} == {profile}
-    assert {c["group"] for c in asked["_prepare"]} == {"tuning", "verdict"}
+    assert {c["group"] for c in asked["_prepare"]} == {"tuning", "judged"}
     values = {c["method"]: c["value"] for c in asked["arm"] if c["precision"] == "W4A4"}
     assert all(value == METHODS[m].grid[2] for m, value in values.items() if m in METHODS)
     assert {row["method"] for row in results.tuned if row["precision"] == "W4A4"} == values.keys() & METHODS.keys()
@@ -71,19 +74,42 @@ def test_an_unknown_profile_is_refused_before_any_work(monkeypatch):
 
 @pytest.mark.parametrize(("largest", "expected"), [(0.03, [0.001, 0.003, 0.01, 0.03]), (0.3, list(STEP_SIZES))])
 def test_tuning_leaves_out_the_values_above_the_largest(monkeypatch, largest, expected):
-    monkeypatch.setitem(PROFILES, "tiny", replace(PROFILES["smoke"], largest=largest))
-    monkeypatch.setattr(unlearning_cohort.Cohort, "load", lambda cohort, whose: [])
-    monkeypatch.setattr(unlearning_cohort.Cohort, "problem", lambda cohort, copies=1: None)
+    monkeypatch.setitem(PROFILES, "tiny", replace(PROFILES["smoke"], name="tiny", largest=largest))
+    monkeypatch.setattr(Cohort, "load", lambda cohort, whose: [])
+    monkeypatch.setattr(Cohort, "problem", lambda cohort, copies=1: None)
     shares = {"FA": 0.5, "RA": 0.5, "TA": 0.5, "MIA": 0.5}
-    monkeypatch.setattr(unlearning.measures, "outputs", lambda *_: None)
-    monkeypatch.setattr(unlearning.measures, "report", lambda *_: [shares])
-    monkeypatch.setattr(unlearning, "_tried", lambda cohort, method, values: [shares] * len(values))
-    assert [row["value"] for row in unlearning.tune("tiny", "W4A4", "random label")] == expected
+    monkeypatch.setattr(experiment.measures, "outputs", lambda *_: None)
+    monkeypatch.setattr(experiment.measures, "report", lambda *_: [shares])
+    monkeypatch.setattr(experiment, "_tried", lambda cohort, method, values: [shares] * len(values))
+    assert [row["value"] for row in experiment.tune("tiny", "W4A4", "random label")] == expected
+
+
+@pytest.mark.parametrize(("profile", "chapter"), [("ci", "oeu"), ("full", "qmul"), ("full-cpu", "qmul")])
+def test_a_method_registered_in_the_library_is_no_arm_of_the_chapters(monkeypatch, profile, chapter):
+    before, listed = conditions(PROFILES[profile], chapter), dict(METHODS)
+    monkeypatch.setitem(vision.METHODS, "another", FineTune())
+    assert "another" in unlearning.methods("vision")
+    assert arms == METHODS
+    assert conditions(PROFILES[profile], chapter) == before
+
+
+def test_the_chapters_run_every_arm_they_list():
+    at_the_headline = conditions(PROFILES["ci"], "qmul")[0].methods
+    assert at_the_headline == tuple(METHODS)
+    for named in (arms.BASELINES, arms.LABEL_METHODS, arms.VARIANTS, arms.SWEPT, ON_CPU):
+        assert set(named) <= set(METHODS)
+    assert set(METHODS) - set(conditions(PROFILES["ci"], "oeu")[0].methods) == set(arms.VARIANTS)
+
+
+def test_precisions_and_forget_sets_are_known_by_their_names():
+    names = ("random 10 %", "random 30 %", "random 50 %", "one class", "hardest 10 %")
+    assert tuple(arms.FORGET_SETS) == names
+    assert {name: p.bits for name, p in arms.PRECISIONS.items()} == {"float": None, **quantised.PRECISIONS}
 
 
 def test_the_fallback_is_the_headline_alone():
-    (only,) = conditions("full-cpu", "qmul")
-    assert (only.precision, only.forget_set, only.methods) == ("W4A4", "random 10 %", ON_CPU)
+    (only,) = conditions(PROFILES["full-cpu"], "qmul")
+    assert (only.precision, only.forget_set, only.methods) == (W4A4, RANDOM_10, ON_CPU)
     full, short = PROFILES["full"], PROFILES["full-cpu"]
     assert (short.architecture, short.dataset) == (full.architecture, full.dataset) == ("resnet18", "cifar10")
     # As many steps of unlearning as at `ci`, to a tenth: the tables stand side by side.
@@ -101,10 +127,10 @@ class Stopped(Exception):
 
 def test_training_that_was_stopped_goes_on_and_leaves_no_state(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "CACHE", tmp_path)
-    tiny = replace(PROFILES["smoke"], samples=60, validation=40, test=40, epochs=3, qat_lr=0.001)
+    tiny = replace(PROFILES["smoke"], name="tiny", samples=60, validation=40, test=40, epochs=3, qat_lr=0.001)
     monkeypatch.setitem(PROFILES, "tiny", tiny)
-    config = {"profile": "tiny", "group": "verdict", "precision": "float", "without": None}
-    expected = unlearning_cohort.train(**config)
+    config = {"profile": "tiny", "group": "judged", "precision": "float", "without": None}
+    expected = train(**config)
     assert not (tmp_path / "training").exists()
 
     monkeypatch.setitem(PROFILES, "tiny", replace(tiny, resumable=True))
@@ -118,8 +144,8 @@ def test_training_that_was_stopped_goes_on_and_leaves_no_state(tmp_path, monkeyp
 
     monkeypatch.setattr(checkpoints, "save", stop)
     with pytest.raises(Stopped):
-        unlearning_cohort.train(**config)
-    resumed = unlearning_cohort.train(**config)
+        train(**config)
+    resumed = train(**config)
     assert epochs == [1, 2, 3]
     assert resumed.keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.items())
@@ -128,7 +154,9 @@ def test_training_that_was_stopped_goes_on_and_leaves_no_state(tmp_path, monkeyp
 
 def test_two_runs_never_share_their_state(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CACHE", tmp_path)
-    monkeypatch.setitem(PROFILES, "tiny", replace(PROFILES["smoke"], samples=60, validation=40, resumable=True))
+    monkeypatch.setitem(
+        PROFILES, "tiny", replace(PROFILES["smoke"], name="tiny", samples=60, validation=40, resumable=True)
+    )
     folders = []
 
     def look(models, x, y, recipe, seeds, checkpoint, show):
@@ -137,6 +165,6 @@ def test_two_runs_never_share_their_state(monkeypatch, tmp_path):
 
     monkeypatch.setattr(training, "fit", look)
     for without in (None, "random 10 %", "random 30 %"):
-        for group in ("verdict", "tuning"):
-            unlearning_cohort.train("tiny", group, "float", without)
+        for group in ("judged", "tuning"):
+            train("tiny", group, "float", without)
     assert len(set(folders)) == 6

@@ -3,25 +3,21 @@ verdict's seeds were run; each function here applies one of them."""
 
 import pandas as pd
 
-from palimpsest.chapters.jscds.cohort import BASELINES, COMPLETE
+from palimpsest.chapters.jscds.cohort import BASELINES, CLEAN, COMPLETE, NOISY
 from palimpsest.chapters.jscds.experiment import Results
+from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, estimate, holm, paired
 
-
-def _verdict(holds: bool, trend: bool) -> str:
-    return "reproduced" if holds else "trend only" if trend else "not reproduced"
-
-
-def show(e: Estimate) -> str:
-    return f"{e.mean:+.2f} points [{e.low:+.2f}, {e.high:+.2f}]"
+FIRST = (CLEAN.name, "epochs")
+"""The condition and matching of the paper's claims."""
 
 
-def against_full(results: Results, fraction: float = 0.5) -> dict[str, Estimate]:
-    """JSCDS minus the full set, in points of test accuracy, under every condition and matching that was run."""
-    arms = results.runs.query("method == 'jscds' and fraction == @fraction and architecture == 'resnet18-slim'")
+def against_full(results: Results, fraction: float = 0.5) -> dict[tuple[str, str], Estimate]:
+    """JSCDS minus the full set, in points of test accuracy, under every (condition, matching) that was run."""
+    arms = results.runs.query("method == 'jscds' and fraction == @fraction and architecture == @RESNET")
     return {
-        f"{condition}, {matched}-matched": paired(
+        (condition, matched): paired(
             results.accuracies("jscds", fraction, condition, matched),
             results.accuracies("full", 1.0, condition),
         )
@@ -35,55 +31,41 @@ def against_methods(results: Results, condition: str, others=BASELINES) -> dict[
     return {other: paired(ours, results.accuracies(other, 0.5, condition)) for other in others}
 
 
-def _better(differences: dict[str, Estimate]) -> set[str]:
-    """The names where the difference is positive and survives Holm's correction over all of them."""
-    return {name for name in holm({n: e.p for n, e in differences.items()}) if differences[name].mean > 0}
-
-
 def half(results: Results) -> Judgement:
     differences = against_full(results)
-    primary = differences.pop("clean, epochs-matched")
-    elsewhere = _better(differences)
-    where = f"it wins under {', '.join(sorted(elsewhere))}" if elsewhere else "it wins under no other condition"
+    primary = differences.pop(FIRST)
+    elsewhere = sorted(f"{condition}, {matched}-matched" for condition, matched in ahead(differences))
+    where = f"it wins under {', '.join(elsewhere)}" if elsewhere else "it wins under no other condition"
     why = (
-        f"On clean labels half the data, chosen by JSCDS, differs from all of it by {show(primary)}; "
+        f"On clean labels half the data, chosen by JSCDS, differs from all of it by {show(primary, digits=2)}; "
         f"of {len(differences)} further comparisons (label noise, equal numbers of updates) {where}."
     )
-    return Judgement("jscds-half", primary, _verdict(primary.low > 0, bool(elsewhere)), why)
+    return Judgement("jscds-half", primary, verdict(primary.low > 0, bool(elsewhere)), why)
 
 
 def seventy(results: Results) -> Judgement:
-    advantage = against_full(results, 0.7)["clean, epochs-matched"]
+    advantage = against_full(results, 0.7)[FIRST]
     growth = paired(results.accuracies("jscds", 0.7), results.accuracies("jscds", 0.5))
     why = (
-        f"From 50 % to 70 % accuracy changes by {show(growth)}, and at 70 % it differs from the full set by "
-        f"{show(advantage)}. An advantage that grows must first be one."
+        f"From 50 % to 70 % accuracy changes by {show(growth, digits=2)}, and at 70 % it differs from the full set "
+        f"by {show(advantage, digits=2)}. An advantage that grows must first be one."
     )
     holds = advantage.low > 0 and growth.low > 0
-    verdict = _verdict(holds, advantage.mean > 0 and growth.mean > 0)
-    return Judgement("jscds-seventy", advantage, verdict, why)
+    trend = advantage.mean > 0 and growth.mean > 0
+    return Judgement("jscds-seventy", advantage, verdict(holds, trend), why)
 
 
 def best(results: Results) -> Judgement:
-    differences = against_methods(results, "clean")
-    ahead = _better(differences)
-    behind = _better({name: _negated(e) for name, e in differences.items()})
+    differences = against_methods(results, CLEAN.name)
+    won, lost = ahead(differences), behind(differences)
     rival = min(differences, key=lambda name: differences[name].mean)
     why = (
-        f"Of {len(differences)} methods on clean labels at 50 %, JSCDS is ahead of {_names(ahead)} and behind "
-        f"{_names(behind)} (Holm-corrected); the strongest rival is {rival}, with a difference of "
-        f"{show(differences[rival])}."
+        f"Of {len(differences)} methods on clean labels at 50 %, JSCDS is ahead of {names(won)} and behind "
+        f"{names(lost)} (Holm-corrected); the strongest rival is {rival}, with a difference of "
+        f"{show(differences[rival], digits=2)}."
     )
-    holds = len(ahead) == len(differences)
-    return Judgement("jscds-best", differences[rival], _verdict(holds, "random" in ahead and not behind), why)
-
-
-def _negated(e: Estimate) -> Estimate:
-    return Estimate(-e.mean, e.sd, e.n, -e.high, -e.low, e.p)
-
-
-def _names(names: set[str]) -> str:
-    return f"{len(names)} ({', '.join(sorted(names))})" if names else "none"
+    holds = len(won) == len(differences)
+    return Judgement("jscds-best", differences[rival], verdict(holds, "random" in won and not lost), why)
 
 
 def fast(costs: pd.DataFrame) -> Judgement:
@@ -102,39 +84,38 @@ def fast(costs: pd.DataFrame) -> Judgement:
         f"{100 * ours.scoring / ours.total:.1g} % of the total."
     )
     measured = Estimate(float(ratio), 0.0, 1, float(ratio), float(ratio), 0.0)
-    return Judgement("jscds-fast", measured, _verdict(not cheaper and ratio < 1, scoring_least and ratio < 1), why)
+    return Judgement("jscds-fast", measured, verdict(not cheaper and ratio < 1, scoring_least and ratio < 1), why)
 
 
 def nonlinear(results: Results) -> Judgement:
-    difference = against_methods(results, "clean", ("L2 near-mean",))["L2 near-mean"]
-    noisy = against_methods(results, "symmetric 20 %", ("L2 near-mean",))["L2 near-mean"]
-    clean = results.geometry.query("condition == 'clean'")
+    difference = against_methods(results, CLEAN.name, ("L2 near-mean",))["L2 near-mean"]
+    noisy = against_methods(results, NOISY.name, ("L2 near-mean",))["L2 near-mean"]
+    clean = results.geometry.query("condition == @CLEAN.name")
     l2, restart = clean["overlap.L2 near-mean"], clean["overlap.another start of the scorer"]
     differs = paired(restart, l2).low > 0
     why = (
         f"Under one rule, JSD and L2 rank samples alike (Spearman {clean['rank correlation.l2'].mean():.2f}) and "
         f"keep {100 * l2.mean():.0f} % of the same samples, while JSD on a scorer from another start keeps "
-        f"{100 * restart.mean():.0f} %. The accuracies differ by {show(difference)} on clean labels and "
-        f"{show(noisy)} with 20 % wrong."
+        f"{100 * restart.mean():.0f} %. The accuracies differ by {show(difference, digits=2)} on clean labels and "
+        f"{show(noisy, digits=2)} with 20 % wrong."
     )
-    return Judgement("jscds-nonlinear", difference, _verdict(difference.low > 0, differs), why)
+    return Judgement("jscds-nonlinear", difference, verdict(difference.low > 0, differs), why)
 
 
 def text_vs_code(results: Results) -> Judgement:
     differences = {c: against_methods(results, c, ("successor code",))["successor code"] for c in COMPLETE}
-    shared = estimate(results.geometry.query("condition == 'clean'")["overlap.successor code"])
-    noisy = differences["symmetric 20 %"]
-    wrong = results.runs.query(
-        "condition == 'symmetric 20 %' and fraction == 0.5 and architecture == 'resnet18-slim'"
-    )
+    shared = estimate(results.geometry.query("condition == @CLEAN.name")["overlap.successor code"])
+    noisy = differences[NOISY.name]
+    wrong = results.runs.query("condition == @NOISY.name and fraction == 0.5 and architecture == @RESNET")
     share = 100 * wrong.groupby("method").wrong_kept.mean()
     distinct = bool(holm({c: e.p for c, e in differences.items()}))
     why = (
         f"The two rules share {100 * shared.mean:.0f} % of their choices (two random halves share 50 %). Text minus "
-        f"code is {show(differences['clean'])} on clean labels and {show(noisy)} with 20 % wrong, where the text's "
-        f"rule keeps {share['jscds']:.0f} % wrong labels and the code's {share['successor code']:.0f} %."
+        f"code is {show(differences[CLEAN.name], digits=2)} on clean labels and {show(noisy, digits=2)} with 20 % "
+        f"wrong, where the text's rule keeps {share['jscds']:.0f} % wrong labels and the code's "
+        f"{share['successor code']:.0f} %."
     )
-    return Judgement("jscds-text-vs-code", noisy, _verdict(distinct and shared.high < 0.9, shared.high < 0.9), why)
+    return Judgement("jscds-text-vs-code", noisy, verdict(distinct and shared.high < 0.9, shared.high < 0.9), why)
 
 
 def judge(results: Results, costs: pd.DataFrame) -> dict[str, Judgement]:

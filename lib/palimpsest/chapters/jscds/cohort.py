@@ -10,25 +10,35 @@ seeds.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from palimpsest import data, nets, selection, training
 
-CONDITIONS = {
-    "clean": (None, 0.0),
-    "symmetric 10 %": (data.symmetric_noise, 0.1),
-    "symmetric 20 %": (data.symmetric_noise, 0.2),
-    "symmetric 40 %": (data.symmetric_noise, 0.4),
-    "adjacent 10 %": (data.adjacent_noise, 0.1),
-    "adjacent 20 %": (data.adjacent_noise, 0.2),
-    "adjacent 40 %": (data.adjacent_noise, 0.4),
-}
-# On these two all methods meet; the others carry the arms of the noise claims.
-COMPLETE = ("clean", "symmetric 20 %")
 
-# What each arm's name means to `selection.select`.
+@dataclass(frozen=True)
+class Condition:
+    """Which labels are wrong: a share `rate` of them, to any other class ("symmetric") or to a neighbouring one
+    ("adjacent"); none where `noise` is None."""
+
+    noise: Literal["symmetric", "adjacent"] | None = None
+    rate: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.noise} {round(100 * self.rate)} %" if self.noise else "clean"
+
+
+CLEAN, NOISY = Condition(), Condition("symmetric", 0.2)
+NOISES = {"symmetric": data.symmetric_noise, "adjacent": data.adjacent_noise}
+CONDITIONS = {c.name: c for c in (CLEAN, *(Condition(noise, rate) for noise in NOISES for rate in (0.1, 0.2, 0.4)))}
+"""Name in rows and tables -> condition."""
+
+COMPLETE = (CLEAN.name, NOISY.name)
+"""On these two all methods meet; the others carry the arms of the noise claims."""
+
 METHODS = {
     "jscds": {"method": "jscds", "preset": "paper_text"},
     "successor code": {"method": "jscds", "preset": "successor_code"},
@@ -45,6 +55,8 @@ METHODS = {
     "low-loss": {"method": "low_loss"},
     "cleanlab": {"method": "cleanlab"},
 }
+"""The chapter's methods: name in rows and tables -> what it means to `selection.select`."""
+
 BASELINES = tuple(name for name in METHODS if METHODS[name]["method"] != "jscds")
 RESNET, MOBILENET = "resnet18-slim", "mobilenetv2-slim"
 
@@ -107,9 +119,8 @@ def dataset(name: str) -> data.Dataset:
     return data.load(name)
 
 
-def draw(setting: Setting, condition: str, seed: int) -> Draw:
+def draw(setting: Setting, condition: Condition, seed: int) -> Draw:
     """The data of one seed, which draws the same images under every condition."""
-    inject, rate = CONDITIONS[condition]
     source = dataset(setting.dataset)
     classes = len(source.classes)
     generator = torch.Generator().manual_seed(seed)
@@ -120,8 +131,8 @@ def draw(setting: Setting, condition: str, seed: int) -> Draw:
     held_out[chosen] = False
     train = pool.subset(chosen)
     labels, wrong = train.labels, torch.zeros(len(train), dtype=torch.bool)
-    if inject is not None:
-        labels, wrong = inject(labels, rate, classes, generator)
+    if condition.noise:
+        labels, wrong = NOISES[condition.noise](labels, condition.rate, classes, generator)
     return Draw(train, labels, wrong, pool.subset(held_out.nonzero().flatten()))
 
 
@@ -138,7 +149,7 @@ def test_split(setting: Setting) -> data.Split:
 class Cohort:
     """The seeds of one condition: their data, scorers and signals, and training on subsets."""
 
-    def __init__(self, setting: Setting, architecture: str, condition: str, seeds: Iterable[int], lr: float):
+    def __init__(self, setting: Setting, architecture: str, condition: Condition, seeds: Iterable[int], lr: float):
         self.setting, self.architecture, self.condition = setting, architecture, condition
         self.seeds, self.lr = list(seeds), lr
         self.draws = [draw(setting, condition, seed) for seed in self.seeds]
@@ -146,7 +157,7 @@ class Cohort:
         self.y = torch.stack([d.labels for d in self.draws])
 
     def networks(self, shift: int = 0, copies: int = 1) -> list[nn.Module]:
-        """Untrained networks, `copies` a seed; `shift` gives other starts."""
+        """Untrained networks, `copies` per seed; `shift` gives other starts."""
         shape = {"channels": self.x.shape[2], "classes": len(dataset(self.setting.dataset).classes)}
         return [
             nets.build(self.architecture, **shape, seed=seed + shift) for seed in self.seeds for _ in range(copies)
@@ -192,17 +203,17 @@ class Cohort:
 
     def cross_fitted(self) -> Tensor:
         """Class probabilities from two-fold cross-fitting, [K, N, classes]: cleanlab's input."""
-        halves = torch.stack([training.epoch_order(self.x.shape[1], seed, -1) for seed in self.seeds])
-        halves = halves.tensor_split(2, dim=1)
+        order = torch.stack([training.epoch_order(self.x.shape[1], seed, -1) for seed in self.seeds])
+        folds = order.tensor_split(2, dim=1)
         out = torch.empty(*self.y.shape, len(dataset(self.setting.dataset).classes))
-        for fold, rest in (halves, halves[::-1]):
+        for fold, rest in (folds, folds[::-1]):
             models = self.train_on(rest, self.setting.recipe(self.lr))
             rows = torch.arange(len(self.seeds))[:, None]
             out[rows, fold] = training.predict(models, self.x[rows, fold])[1].softmax(2)
         return out
 
     def signals(self) -> list[selection.Signals]:
-        """What the baselines read off training runs on all the data, one record a seed."""
+        """What the baselines read off training runs on all the data, one record per seed."""
         (models, early, history), (_, other_early, _) = self.scorers, self.other_scorers
         logits = training.predict(models, self.x)[1]
         early_logits = [training.predict(nets_, self.x)[1] for nets_ in (early, other_early)]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from palimpsest import nets, runs, selection
-from palimpsest.chapters.jscds import cohort as jscds_cohort
+from palimpsest.chapters.jscds.cohort import CLEAN, METHODS, PROFILES, RESNET, Cohort, test_split
 from palimpsest.chapters.shared.profiles import choose
 
 FRACTION = 0.5
@@ -50,27 +50,35 @@ def scoring_operations(method: str, n: int, d: int, classes: int) -> float:
     """Multiply-adds, counting an exponential or logarithm as one, to turn vectors into a subset of half of them.
 
     n samples of d features. Greedy methods take k_c = n_c/2 steps over the n_c samples of each class; JSD per
-    element: softmax (3), the mixture (1) and two terms with a logarithm and a product each (6).
+    element: softmax (3), the mixture (1) and two terms with a logarithm and a product each (6). Forgetting and GraNd
+    are read off training as they stand. Raises ValueError for a method that is not counted.
     """
     greedy = classes * (FRACTION * n / classes) * (n / classes) * d
-    return {
+    found = {
+        "full": 0.0,
+        "random": 0.0,
         "jscds": 10.0 * n * d,
         "L2 near-mean": 2.0 * n * d,
         "moderate": 2.0 * n * d,
         "herding": greedy,
         "k-center": greedy,
         "low-loss": 3.0 * n * classes,
+        "forgetting": 0.0,
+        "grand": 0.0,
         "el2n": 8.0 * n * classes,
         "ccs": 8.0 * n * classes,
         "cleanlab": 3.0 * n * classes,
-    }.get(method, 0.0)
+    }
+    if method not in found:
+        raise ValueError(f"method: got {method!r}, whose operations are not counted, want one of {list(found)}")
+    return found[method]
 
 
-def count(profile: str, architecture: str = jscds_cohort.RESNET) -> pd.DataFrame:
-    """One row a method at 50 % kept: multiply-adds for `signals` (networks trained to score), `scoring`, `final`
+def count(profile: str, architecture: str = RESNET) -> pd.DataFrame:
+    """One row per method at 50 % kept: multiply-adds for `signals` (networks trained to score), `scoring`, `final`
     training, and their `total`; `full` trains once on everything."""
-    setting = choose(profile, jscds_cohort.PROFILES)
-    x = jscds_cohort.test_split(setting).subset(torch.arange(1)).pixels()
+    setting = choose(profile, PROFILES)
+    x = test_split(setting).subset(torch.arange(1)).pixels()
     forward, step = multiply_adds(architecture, x)
     width = nets.build(architecture, channels=x.shape[1], classes=10, seed=0).head.in_features
     rows = []
@@ -86,8 +94,8 @@ def bench(profile: str = "ci", repeats: int = 5) -> pd.DataFrame:
     """Wall time of each stage for one seed on one thread, seconds: p20, p50, p80 over `repeats` interleaved runs
     of the scoring, and one run of each training stage."""
     torch.set_num_threads(1)
-    setting = choose(profile, jscds_cohort.PROFILES)
-    cohort = jscds_cohort.Cohort(setting, jscds_cohort.RESNET, "clean", [setting.tuning_seed], setting.lr_grid[1])
+    setting = choose(profile, PROFILES)
+    cohort = Cohort(setting, RESNET, CLEAN, [setting.tuning_seed], setting.lr_grid[1])
     rows = []
 
     def timed(method: str, stage: str, function):
@@ -100,7 +108,7 @@ def bench(profile: str = "ci", repeats: int = 5) -> pd.DataFrame:
     signals = timed("score-based methods", "other signals", cohort.signals)
     features = cohort.embed(cohort.scorers[0], selection.PRESETS["paper_text"])[0]
     for _ in range(repeats):
-        for method, arguments in jscds_cohort.METHODS.items():
+        for method, arguments in METHODS.items():
             kept = timed(
                 method,
                 "scoring",

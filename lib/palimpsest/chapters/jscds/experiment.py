@@ -4,8 +4,9 @@ Three kinds of step, each cached by itself: `tune` compares step sizes, `score` 
 lets every method choose, `train` trains one arm on what was chosen.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
+from typing import Literal
 
 import pandas as pd
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from palimpsest import runs, selection, training
 from palimpsest.chapters.jscds.cohort import (
+    CLEAN,
     COMPLETE,
     CONDITIONS,
     METHODS,
@@ -26,20 +28,37 @@ from palimpsest.chapters.jscds.cohort import (
 from palimpsest.chapters.shared.profiles import choose
 
 
-def arms(condition: str, architecture: str) -> list[tuple[str, float, str]]:
-    """(method, fraction kept, matched by) of every subset that networks are trained on.
+@dataclass(frozen=True)
+class Arm:
+    """A subset that networks are trained on: the `fraction` that `method` keeps, with the full set's number of epochs
+    or of updates ("steps")."""
+
+    method: str
+    fraction: float
+    matched: Literal["epochs", "steps"] = "epochs"
+
+    @property
+    def subset(self) -> str:
+        """Under which `score` returns what is kept."""
+        return f"{self.method} {self.fraction}"
+
+
+HEADLINE = Arm("jscds", 0.5)
+
+
+def arms(condition: str, architecture: str) -> list[Arm]:
+    """Every arm that is run under a condition.
 
     MobileNetV2 costs several times as much and carries the headline arm only.
     """
     if architecture == MOBILENET:
-        return [("jscds", 0.5, "epochs")]
-    headline = ("jscds", "random", "successor code")
+        return [HEADLINE]
     if condition not in COMPLETE:
-        return [("jscds", 0.5, "epochs"), ("jscds", 0.7, "epochs")]
-    everyone = [(method, 0.5, "epochs") for method in METHODS]
-    shown = headline if condition == "clean" else headline[:2]
-    curve = [(method, fraction, "epochs") for fraction in (0.1, 0.3, 0.7) for method in shown]
-    return [*everyone, *curve, ("jscds", 0.5, "steps")]
+        return [HEADLINE, Arm("jscds", 0.7)]
+    everyone = [Arm(method, 0.5) for method in METHODS]
+    shown = ("jscds", "random", "successor code") if condition == CLEAN.name else ("jscds", "random")
+    curve = [Arm(method, fraction) for fraction in (0.1, 0.3, 0.7) for method in shown]
+    return [*everyone, *curve, replace(HEADLINE, matched="steps")]
 
 
 def _signals_if_needed(cohort: Cohort, methods: set[str]) -> list[selection.Signals | None]:
@@ -60,25 +79,26 @@ def rank_correlation(a: Tensor, b: Tensor, labels: Tensor) -> float:
 
 def _cohort(profile: str, architecture: str, condition: str, lr: float) -> Cohort:
     setting = PROFILES[profile]
-    return Cohort(setting, architecture, condition, setting.seeds_for(architecture), lr)
+    return Cohort(setting, architecture, CONDITIONS[condition], setting.seeds_for(architecture), lr)
 
 
 def score(profile: str, architecture: str, condition: str, lr: float) -> dict:
     """Train the scorers and let every method choose. Returns `full` (test accuracies of the scorers), `kept`
-    ("method fraction" -> index lists, one a seed) and, where all methods meet, `geometry` (how subsets and
-    divergences relate, one record a seed)."""
+    (`Arm.subset` -> index lists, one per seed) and, where all methods meet, `geometry` (how subsets and
+    divergences relate, one record per seed)."""
     cohort = _cohort(profile, architecture, condition, lr)
     test = test_split(cohort.setting)
-    plan = {(method, fraction) for method, fraction, _ in arms(condition, architecture)}
-    signals = _signals_if_needed(cohort, {method for method, _ in plan})
-    kept = {f"{m} {f}": cohort.select(m, f, signals) for m, f in sorted(plan)}
+    plan = arms(condition, architecture)
+    signals = _signals_if_needed(cohort, {arm.method for arm in plan})
+    subsets = {arm.subset: arm for arm in plan}
+    kept = {name: cohort.select(arm.method, arm.fraction, signals) for name, arm in subsets.items()}
     result = {
         "full": training.accuracy(cohort.scorers[0], test.pixels(), test.labels),
         "kept": {name: indices.tolist() for name, indices in kept.items()},
     }
     if signals[0] is None:
         return result
-    text = selection.PRESETS["paper_text"]
+    text, ours = selection.PRESETS["paper_text"], kept[HEADLINE.subset]
     features, others = (cohort.embed(s[0], text) for s in (cohort.scorers, cohort.other_scorers))
     result["geometry"] = [
         {
@@ -92,8 +112,8 @@ def score(profile: str, architecture: str, condition: str, lr: float) -> dict:
                 for other in ("l2", "half_jeffreys")
             },
             "overlap": {
-                "another start of the scorer": overlap(kept["jscds 0.5"][k], selection.select(other_f, y, 0.5)),
-                **{m: overlap(kept["jscds 0.5"][k], kept[f"{m} 0.5"][k]) for m in METHODS if m != "jscds"},
+                "another start of the scorer": overlap(ours[k], selection.select(other_f, y, 0.5)),
+                **{m: overlap(ours[k], kept[Arm(m, 0.5).subset][k]) for m in METHODS if m != "jscds"},
             },
         }
         for k, (seed, f, other_f, y) in enumerate(zip(cohort.seeds, features, others, cohort.y, strict=True))
@@ -111,11 +131,11 @@ def train(
     lr: float,
     lr_full: float,
 ) -> list[dict]:
-    """One arm: a network for every seed on the subset that `method` chose. One row a network."""
+    """One arm: a network for every seed on the subset that `method` chose. One row per network."""
     arguments = {"profile": profile, "architecture": architecture, "condition": condition}
     cohort = _cohort(**arguments, lr=lr)
     test = test_split(cohort.setting)
-    chosen = runs.cached(score, {**arguments, "lr": lr_full})["kept"][f"{method} {fraction}"]
+    chosen = runs.cached(score, {**arguments, "lr": lr_full})["kept"][Arm(method, fraction).subset]
     kept = torch.tensor(chosen)
     recipe = cohort.setting.recipe(lr)
     if matched == "steps":
@@ -137,8 +157,8 @@ def tune(profile: str, architecture: str, lr: float) -> list[dict]:
     The methods' networks share one seed and one number of samples, so they too are trained in lockstep.
     """
     setting = PROFILES[profile]
-    cohort = Cohort(setting, architecture, "clean", [setting.tuning_seed], lr)
-    methods = sorted({method for method, _, _ in arms("clean", architecture)})
+    cohort = Cohort(setting, architecture, CLEAN, [setting.tuning_seed], lr)
+    methods = sorted({arm.method for arm in arms(CLEAN.name, architecture)})
     signals = _signals_if_needed(cohort, set(methods))
     kept = [cohort.select(method, 0.5, signals)[0] for method in methods]
     models = cohort.networks(copies=len(methods))
@@ -168,7 +188,7 @@ def best_lr(tuning: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The experiment's tables: `tuning`, `runs` (one row a trained network), `geometry` (one row a seed and
+    """The experiment's tables: `tuning`, `runs` (one row per trained network), `geometry` (one row per seed and
     complete condition), and `lrs`, the step sizes chosen."""
 
     tuning: pd.DataFrame
@@ -211,17 +231,14 @@ def run(profile: str) -> Results:
     training_jobs = [
         {
             **dict(zip(("profile", "architecture", "condition"), (profile, a, c), strict=True)),
-            "method": m,
-            "fraction": f,
-            "matched": matched,
+            **asdict(arm),
             "lr": lrs[a]["subset"],
             "lr_full": lrs[a]["full"],
         }
         for a, c in cohorts
-        for m, f, matched in arms(c, a)
+        for arm in arms(c, a)
     ]
     trained = runs.run_all(train, training_jobs, show="JSCDS 3/3: networks")
-    rate = {c: r for c, (_, r) in CONDITIONS.items()}
     full = [
         {
             "architecture": a,
@@ -232,7 +249,7 @@ def run(profile: str) -> Results:
             "seed": seed,
             "accuracy": accuracy,
             "kept": setting.samples,
-            "wrong_kept": rate[c],
+            "wrong_kept": CONDITIONS[c].rate,
         }
         for (a, c), result in zip(cohorts, scored, strict=True)
         for seed, accuracy in zip(setting.seeds_for(a), result["full"], strict=True)

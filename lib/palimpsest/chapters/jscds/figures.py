@@ -6,9 +6,9 @@ import seaborn
 import torch
 from matplotlib.figure import Figure
 
-from palimpsest.chapters.jscds import cohort as jscds_cohort
-from palimpsest.chapters.jscds import experiment as jscds
 from palimpsest.chapters.jscds.claims import against_full, against_methods
+from palimpsest.chapters.jscds.cohort import COMPLETE, METHODS, NOISY
+from palimpsest.chapters.jscds.experiment import Results
 from palimpsest.figures import COLOURS, forest
 from palimpsest.metrics.statistics import estimate
 
@@ -44,11 +44,11 @@ def distribution(scores: torch.Tensor, labels: torch.Tensor, wrong: torch.Tensor
     return figure
 
 
-def fractions(results: jscds.Results) -> Figure:
+def fractions(results: Results) -> Figure:
     """Test accuracy against the fraction kept, clean and noisy, with 95 % intervals over seeds."""
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.8), sharey=True)
-    table = results.runs.query("architecture == 'resnet18-slim' and matched == 'epochs'")
-    for axis, condition in zip(axes, jscds_cohort.COMPLETE, strict=True):
+    table = results.runs.query("architecture == @RESNET and matched == 'epochs'")
+    for axis, condition in zip(axes, COMPLETE, strict=True):
         here = table[table.condition == condition]
         for i, method in enumerate(("jscds", "random", "successor code")):
             group = here[here.method == method].groupby("fraction")
@@ -66,14 +66,14 @@ def fractions(results: jscds.Results) -> Figure:
     return figure
 
 
-def differences(results: jscds.Results) -> Figure:
+def differences(results: Results) -> Figure:
     """JSCDS at 50 % and 70 % minus the full set, in points, under every condition."""
     figure, axis = plt.subplots(figsize=(7.2, 4.2))
     seventy = against_full(results, 0.7)
     half = against_full(results, 0.5)
     rows = {
-        name.replace("epochs-matched", "equal epochs").replace("steps-matched", "equal updates"): e
-        for name, e in half.items()
+        f"{condition}, {'equal updates' if matched == 'steps' else 'equal epochs'}": e
+        for (condition, matched), e in half.items()
     }
     forest(axis, rows, label="50 % kept")
     at = {name: len(half) - 1 - i for i, name in enumerate(half)}
@@ -93,11 +93,11 @@ def differences(results: jscds.Results) -> Figure:
     return figure
 
 
-def rivals(results: jscds.Results) -> Figure:
+def rivals(results: Results) -> Figure:
     """JSCDS minus every other method at 50 %, clean and with 20 % wrong labels."""
-    others = [name for name in jscds_cohort.METHODS if name != "jscds"]
+    others = [name for name in METHODS if name != "jscds"]
     figure, axis = plt.subplots(figsize=(7.2, 5.2))
-    for i, condition in enumerate(jscds_cohort.COMPLETE):
+    for i, condition in enumerate(COMPLETE):
         forest(
             axis, against_methods(results, condition, others), colour=COLOURS[i], offset=-0.25 * i, label=condition
         )
@@ -107,15 +107,16 @@ def rivals(results: jscds.Results) -> Figure:
     return figure
 
 
-def wrong_kept(results: jscds.Results) -> Figure:
+def wrong_kept(results: Results) -> Figure:
     """Share of wrong labels among the kept half, by method, 20 % being wrong before selection."""
-    table = results.runs.query("condition == 'symmetric 20 %' and fraction == 0.5 and matched == 'epochs'")
-    table = table[table.architecture == jscds_cohort.RESNET]
+    table = results.runs.query(
+        "condition == @NOISY.name and fraction == 0.5 and matched == 'epochs' and architecture == @RESNET"
+    )
     shares = {m: estimate(100 * g.wrong_kept) for m, g in table.groupby("method")}
     shares = dict(sorted(shares.items(), key=lambda item: item[1].mean))
     figure, axis = plt.subplots(figsize=(7.2, 4.4))
     forest(axis, shares)
-    axis.axvline(20, color=COLOURS[3], linestyle="--")
+    axis.axvline(100 * NOISY.rate, color=COLOURS[3], linestyle="--")
     axis.set(xlabel="wrong labels among the kept, %", title="Left of the dashed line, selection cleans the labels")
     axis.set_xlim(left=0)
     figure.tight_layout()
@@ -162,7 +163,7 @@ def seconds(stages: pd.DataFrame) -> Figure:
 
 
 def bench_table(bench: pd.DataFrame) -> pd.DataFrame:
-    """The recorded benchmark of a kernel: one row a shape and direction, how many times faster than the naive
+    """The recorded benchmark of a kernel: one row per shape and direction, how many times faster than the naive
     formula each peer is, and the peak memory of ours in MB."""
     rows = bench[bench.dtype == "float32"]
     table = rows.pivot_table("speed_vs_eager", ["shape", "direction"], "peer", sort=False)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from palimpsest.chapters.sage import measures
 from palimpsest.chapters.sage.experiment import Results, cost, price, size, tau
-from palimpsest.chapters.unlearning_quantised.judging import show, verdict
+from palimpsest.chapters.shared.judging import show, verdict
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, estimate, paired
 

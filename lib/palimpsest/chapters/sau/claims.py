@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from palimpsest.chapters.sau.experiment import SPARSITIES, TUNED_AT, Results
-from palimpsest.chapters.unlearning_quantised.judging import show, verdict
+from palimpsest.chapters.shared.judging import show, verdict
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, estimate, paired
 

@@ -1,17 +1,18 @@
 """The cohorts of the unlearning experiment: data, forget sets, originals and retrained networks.
 
-A *cohort* is a set of seeds trained in lockstep at one precision. Each seed draws its own training images and its
+A *cohort* is a group of seeds trained in lockstep at one precision. Each seed draws its own training images and its
 own forget set. The *original* is trained on all of them until it has memorised them, *Retrain* on the retain set
 alone, with the same schedule. A quantised network starts from the float one that saw the same data.
 
-Step sizes are tuned on a cohort of other seeds, with test images set aside from the training pool; the verdict's
-seeds and test images are not seen.
+Step sizes are tuned on a cohort of other seeds, with test images set aside from the training pool; the seeds and test
+images that claims are judged on are not seen.
 """
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +20,18 @@ from torch.nn import functional as F
 
 from palimpsest import data, nets, runs, training
 from palimpsest.chapters.shared.profiles import choose
+from palimpsest.chapters.unlearning_quantised.arms import (
+    FLOAT,
+    FORGET_SETS,
+    PRECISIONS,
+    RANDOM_10,
+    ForgetSet,
+    Precision,
+)
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES, Setting
 from palimpsest.nets.quantised import quantise
 from palimpsest.runs import paths
 
-FORGET_SETS = ("random 10 %", "random 30 %", "random 50 %", "one class", "hardest 10 %")
-PRECISIONS = ("float", "W8A8", "W4A8", "W4A4", "W2A2")
 CALIBRATION = 256
 
 
@@ -49,7 +56,7 @@ def held_out(name: str, count: int) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What K networks are to forget and are measured on: images x [K, N, C, H, W] with labels y [K, N], indices
-    forget [K, F] and retain [K, R], test images [M, C, H, W] with labels [M], and one seed a network."""
+    forget [K, F] and retain [K, R], test images [M, C, H, W] with labels [M], and one seed per network."""
 
     x: Tensor
     y: Tensor
@@ -71,21 +78,22 @@ class Problem:
 
 @dataclass(frozen=True)
 class Cohort:
-    """One group of seeds, "verdict" or "tuning", at one precision, with one forget set."""
+    """One group of seeds at one precision, with one forget set. Step sizes are chosen on group "tuning", claims are
+    judged on the other."""
 
-    profile: str
-    group: str
-    precision: str
-    forget_set: str
+    setting: Setting
+    group: Literal["judged", "tuning"]
+    precision: Precision
+    forget_set: ForgetSet
 
-    def __post_init__(self):
-        for name, allowed in (("precision", PRECISIONS), ("forget_set", FORGET_SETS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, want one of {allowed}")
-
-    @property
-    def setting(self) -> Setting:
-        return choose(self.profile, PROFILES)
+    @classmethod
+    def named(cls, profile: str, group: str, precision: str, forget_set: str) -> "Cohort":
+        """The cohort that a configuration names; ValueError for a name that is not known."""
+        named = (("precision", precision, PRECISIONS), ("forget_set", forget_set, FORGET_SETS))
+        for argument, name, known in (("group", group, ("judged", "tuning")), *named):
+            if name not in known:
+                raise ValueError(f"{argument}: got {name!r}, want one of {tuple(known)}")
+        return cls(choose(profile, PROFILES), group, PRECISIONS[precision], FORGET_SETS[forget_set])
 
     @property
     def seeds(self) -> list[int]:
@@ -134,14 +142,14 @@ class Cohort:
         "hardest" takes the samples whose label surprises a network most that was trained on the other half of
         the data: they had to be memorised (our reading of a worst case).
         """
-        if self.forget_set == "one class":
+        if self.forget_set.kind == "class":
             members = [
                 (y == seed % self.classes).nonzero().flatten() for y, seed in zip(self.y, self.seeds, strict=True)
             ]
             return torch.stack(members)
-        count = round(float(self.forget_set.split()[1]) / 100 * self.y.shape[1])
-        if self.forget_set.startswith("hardest"):
-            config = {"profile": self.profile, "group": self.group}
+        count = round(self.forget_set.share * self.y.shape[1])
+        if self.forget_set.kind == "hardest":
+            config = {"profile": self.setting.name, "group": self.group}
             return runs.artifact(surprise, config)["loss"].to(device()).topk(count).indices.sort(1).values
         generators = [torch.Generator().manual_seed(10_000 + seed) for seed in self.seeds]
         drawn = [torch.randperm(self.y.shape[1], generator=g)[:count] for g in generators]
@@ -164,12 +172,12 @@ class Cohort:
 
     def load(self, whose: str) -> list[nn.Module]:
         """Trained networks, from the cache or trained now: whose = "original" or "retrain"."""
-        config = {"profile": self.profile, "group": self.group, "precision": self.precision}
-        config["without"] = self.forget_set if whose == "retrain" else None
+        config = {"profile": self.setting.name, "group": self.group, "precision": self.precision.name}
+        config["without"] = self.forget_set.name if whose == "retrain" else None
         weights = runs.artifact(train, config)
         models = self.untrained()
-        if self.precision != "float":
-            models = [quantise(model, self.precision, self.x[0, :CALIBRATION]) for model in models]
+        if self.precision.bits:
+            models = [quantise(model, self.precision.bits, self.x[0, :CALIBRATION]) for model in models]
         for k, model in enumerate(models):
             own = {name: weights[f"{k}.{name}"] for name in model.state_dict()}
             model.load_state_dict(own)
@@ -178,14 +186,14 @@ class Cohort:
 
 def train(profile: str, group: str, precision: str, without: str | None) -> dict[str, Tensor]:
     """The networks of a cohort trained on everything, or on all but the forget set `without`."""
-    cohort = Cohort(profile, group, precision, without or FORGET_SETS[0])
-    setting = cohort.setting
+    cohort = Cohort.named(profile, group, precision, without or RANDOM_10.name)
+    setting, bits = cohort.setting, cohort.precision.bits
     x, y = cohort.problem().take(cohort.retain) if without else (cohort.x, cohort.y)
-    if precision == "float":
+    if not bits:
         models, recipe = cohort.untrained(), training.Recipe(setting.epochs, setting.lr, setting.batch_size)
     else:
-        start = Cohort(profile, group, "float", cohort.forget_set).load("retrain" if without else "original")
-        models = [quantise(model, precision, x[k, :CALIBRATION]) for k, model in enumerate(start)]
+        start = replace(cohort, precision=FLOAT).load("retrain" if without else "original")
+        models = [quantise(model, bits, x[k, :CALIBRATION]) for k, model in enumerate(start)]
         recipe = training.Recipe(setting.qat_epochs, setting.qat_lr, setting.batch_size)
     if not setting.resumable:
         training.fit(models, x, y, recipe, seeds=cohort.seeds)
@@ -200,15 +208,15 @@ def train(profile: str, group: str, precision: str, without: str | None) -> dict
 
 def surprise(profile: str, group: str) -> dict[str, Tensor]:
     """{"loss": [K, N]}: each sample's cross-entropy under a network trained on the other half of the data."""
-    cohort = Cohort(profile, group, "float", FORGET_SETS[0])
+    cohort = Cohort(choose(profile, PROFILES), group, FLOAT, RANDOM_10)
     setting, problem = cohort.setting, cohort.problem()
     loss = torch.empty(cohort.y.shape, device=cohort.y.device)
     order = torch.stack([training.epoch_order(cohort.y.shape[1], seed, -1) for seed in cohort.seeds]).to(device())
     recipe = training.Recipe(setting.epochs, setting.lr, setting.batch_size)
-    for half, other in (order.tensor_split(2, 1), order.tensor_split(2, 1)[::-1]):
+    for fold, rest in (order.tensor_split(2, 1), order.tensor_split(2, 1)[::-1]):
         models = cohort.untrained()
-        training.fit(models, *problem.take(other), recipe, seeds=cohort.seeds)
-        x, y = problem.take(half)
+        training.fit(models, *problem.take(rest), recipe, seeds=cohort.seeds)
+        x, y = problem.take(fold)
         found = F.cross_entropy(training.logits(models, x).flatten(0, 1), y.flatten(), reduction="none")
-        loss.scatter_(1, half, found.view_as(y))
+        loss.scatter_(1, fold, found.view_as(y))
     return {"loss": loss}

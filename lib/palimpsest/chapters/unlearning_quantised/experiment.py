@@ -1,7 +1,7 @@
 """The unlearning experiment: every method under one protocol, on one table that two chapters read.
 
-Three kinds of step, each cached by itself: networks are trained (`unlearning_cohort.train`), `tune` tries a
-method's whole grid on the tuning cohort, `arm` runs it at the value chosen on the verdict's seeds.
+Three kinds of step, each cached by itself: networks are trained (`cohort.train`), `tune` tries a method's
+whole grid on the tuning cohort, `arm` runs it at the value chosen, on the seeds that claims are judged on.
 """
 
 import copy
@@ -14,17 +14,18 @@ from palimpsest import runs
 from palimpsest.chapters.shared import records
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.chapters.unlearning_quantised import measures
+from palimpsest.chapters.unlearning_quantised.arms import FLOAT, HEADLINE, METHODS, TUNED_ON
 from palimpsest.chapters.unlearning_quantised.cohort import Cohort, Problem
-from palimpsest.chapters.unlearning_quantised.conditions import HEADLINE, TUNED_ON, Condition, conditions
+from palimpsest.chapters.unlearning_quantised.conditions import Condition, conditions
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES, Setting
 from palimpsest.metrics.distances import avg_gap
 from palimpsest.training import TrainingDiverged
-from palimpsest.unlearning.vision import METHODS, Report, unlearn
+from palimpsest.unlearning.vision import Report, unlearn
 
 
 def tune(profile: str, precision: str, method: str) -> list[dict]:
-    """One row a grid value and tuning seed: the gap to Retrain, or None where training diverged."""
-    cohort = Cohort(profile, "tuning", precision, TUNED_ON)
+    """One row per grid value and tuning seed: the gap to Retrain, or None where training diverged."""
+    cohort = Cohort.named(profile, "tuning", precision, TUNED_ON.name)
     seeds = len(cohort.seeds)
     grid = [value for value in METHODS[method].grid if value <= cohort.setting.largest]
     reference = measures.report(measures.outputs(cohort.load("retrain"), cohort.problem()), cohort.seeds)
@@ -75,18 +76,18 @@ def forget(models, problem: Problem, setting: Setting, method: str, lr: float | 
 
 
 def arm(profile: str, precision: str, forget_set: str, method: str, value: float) -> dict:
-    """{"rows": one a verdict seed, with the details of `unlearning_measures` at the headline alone, "log": what the
-    method recorded}.
+    """{"rows": one per judged seed, with the details of `measures` at the headline alone, "log": what the method
+    recorded}.
 
     `method` may be "original" or "retrain". A run that diverges is repeated at the next smaller value of the grid,
     which the row's "value" shows.
     """
-    cohort = Cohort(profile, "verdict", precision, forget_set)
+    cohort = Cohort.named(profile, "judged", precision, forget_set)
     log, work, epochs = [], 0.0, cohort.setting.unlearn_epochs
     if method in ("original", "retrain"):
         models = cohort.load(method)
         if method == "retrain":
-            epochs = cohort.setting.epochs + (0 if precision == "float" else cohort.setting.qat_epochs)
+            epochs = cohort.setting.epochs + (cohort.setting.qat_epochs if cohort.precision.bits else 0)
             work = 3.0 * epochs * cohort.retain.shape[1]
     else:
         models = cohort.load("original")
@@ -111,9 +112,9 @@ def arm(profile: str, precision: str, forget_set: str, method: str, value: float
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """`tuning`: one row a grid value and tuning seed. `runs`: one row a network, references included; shares in
+    """`tuning`: one row per grid value and tuning seed. `runs`: one row per network, references included; shares in
     [0, 1], "gap" in points, "work" in sample passes, "weight_f" the adaptive weight of the forget set, a list by
-    epoch, empty without one. `log`: what the methods recorded, one row a network and step. `values`: (precision
+    epoch, empty without one. `log`: what the methods recorded, one row per network and step. `values`: (precision
     tuned at, method) -> the grid value chosen."""
 
     tuning: pd.DataFrame
@@ -137,7 +138,7 @@ class Results:
         return scale * rows.set_index("seed")[name].sort_index()
 
     def logged(self, method: str, precision: str = HEADLINE[0], forget_set: str = HEADLINE[1]) -> pd.DataFrame:
-        """What `method` recorded in one condition, a row a step in the order of the steps; no rows if nothing."""
+        """What `method` recorded in one condition, a row per step in the order of the steps; no rows if nothing."""
         log = self.log
         return log[(log.method == method) & (log.precision == precision) & (log.forget_set == forget_set)]
 
@@ -154,23 +155,22 @@ def chosen(tuning: pd.DataFrame) -> dict[tuple[str, str], float]:
 def execute(profile: str, chapter: str) -> Results:
     """Train, tune, run: all that a chapter needs at one profile. Every step is cached, so it can be stopped.
 
-    Raises ValueError for a profile that is not one of `unlearning_profiles.PROFILES`.
+    Raises ValueError for a profile that is not one of `profiles.PROFILES`.
     """
-    choose(profile, PROFILES)  # before any work
-    todo = conditions(profile, chapter)
+    todo = conditions(choose(profile, PROFILES), chapter)
     title = {"oeu": "OEU", "qmul": "Q-MUL"}[chapter]
-    pairs = dict.fromkeys((c.tuned_at, m) for c in todo for m in c.methods)
+    pairs = dict.fromkeys((c.tuned_at.name, m) for c in todo for m in c.methods)
     runs.run_all(_prepare, _networks(profile, todo), show=f"{title} 1/3: originals and retrained networks")
     grid = [{"profile": profile, "precision": p, "method": m} for p, m in pairs]
     tuning = pd.DataFrame(chain.from_iterable(runs.run_all(tune, grid, show=f"{title} 2/3: tuning")))
     values = chosen(tuning)
     jobs = [
-        {"profile": profile, "precision": c.precision, "forget_set": c.forget_set, "method": m, "value": v}
+        {"profile": profile, "precision": c.precision.name, "forget_set": c.forget_set.name, "method": m, "value": v}
         for c in todo
         for m, v in [
             ("original", 0.0),
             ("retrain", 0.0),
-            *((m, values[c.tuned_at, m]) for m in c.methods if (c.tuned_at, m) in values),
+            *((m, values[c.tuned_at.name, m]) for m in c.methods if (c.tuned_at.name, m) in values),
         ]
     ]
     done = runs.run_all(arm, jobs, show=f"{title} 3/3: methods")
@@ -192,16 +192,17 @@ def execute(profile: str, chapter: str) -> Results:
 
 def _networks(profile: str, todo: list[Condition]) -> list[dict]:
     """Which cohorts to train; float ones first, because the quantised ones start from them."""
-    cohorts = [("tuning", p, TUNED_ON) for c in todo for p in ("float", c.tuned_at)]
-    cohorts += [("verdict", p, c.forget_set) for c in todo for p in ("float", c.precision)]
-    ordered = sorted(dict.fromkeys(cohorts), key=lambda cohort: cohort[1] != "float")
-    names = ("group", "precision", "forget_set")
-    return [{"profile": profile, **dict(zip(names, cohort, strict=True))} for cohort in ordered]
+    cohorts = [("tuning", p, TUNED_ON) for c in todo for p in (FLOAT, c.tuned_at)]
+    cohorts += [("judged", p, c.forget_set) for c in todo for p in (FLOAT, c.precision)]
+    return [
+        {"profile": profile, "group": group, "precision": precision.name, "forget_set": forget_set.name}
+        for group, precision, forget_set in sorted(dict.fromkeys(cohorts), key=lambda cohort: cohort[1] != FLOAT)
+    ]
 
 
 def _prepare(profile: str, group: str, precision: str, forget_set: str) -> None:
     """Train and keep the two networks of each seed."""
-    cohort = Cohort(profile, group, precision, forget_set)
+    cohort = Cohort.named(profile, group, precision, forget_set)
     for whose in ("original", "retrain"):
         cohort.load(whose)
 

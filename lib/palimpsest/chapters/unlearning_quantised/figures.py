@@ -7,10 +7,10 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
-from palimpsest.chapters.unlearning_quantised.conditions import HEADLINE
+from palimpsest.chapters.unlearning_quantised.arms import BASELINES, HEADLINE, SWEEP
 from palimpsest.chapters.unlearning_quantised.experiment import Results
-from palimpsest.chapters.unlearning_quantised.judging import BASELINES, difference
-from palimpsest.chapters.unlearning_quantised.qmul_claims import SWEEP, balance
+from palimpsest.chapters.unlearning_quantised.judging import difference
+from palimpsest.chapters.unlearning_quantised.qmul_claims import balance
 from palimpsest.figures import COLOURS, forest
 from palimpsest.metrics.statistics import estimate
 
@@ -84,7 +84,7 @@ def free_spots(points: np.ndarray, radii: tuple[float, ...] = (9, 16, 24), room:
 
 
 def gaps(results: Results, conditions: list[tuple[str, str]] = (HEADLINE,)) -> Figure:
-    """Average gap to Retrain of every method, one colour a condition (precision, forget set), best on top."""
+    """Average gap to Retrain of every method, one colour per condition (precision, forget set), best on top."""
     first = results.runs.query("precision == @conditions[0][0] and forget_set == @conditions[0][1]")
     order = first[first.method != "retrain"].groupby("method").gap.mean().sort_values().index
     figure, axis = plt.subplots(figsize=(7.4, 0.12 * len(order) * (len(conditions) + 1) + 1.4))
@@ -167,7 +167,7 @@ def entropies(results: Results, methods=("original", "random label", "Q-MUL", "O
     return figure
 
 
-def first_order(steps: pd.DataFrame) -> Figure:
+def first_order(changes: pd.DataFrame) -> Figure:
     """|ΔL_r| against the step size on logarithmic axes, float and W4A4, with guides of slope 1 and 2."""
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 4), sharey=True)
     styles = {
@@ -177,7 +177,7 @@ def first_order(steps: pd.DataFrame) -> Figure:
         ("momentum", "same"): ("momentum of g_f⊥", "x", COLOURS[4]),
     }
     for axis, precision in zip(axes, ("float", "W4A4"), strict=True):
-        rows = steps[steps.precision == precision]
+        rows = changes[changes.precision == precision]
         for (direction, batch), (label, marker, shade) in styles.items():
             here = rows[(rows.direction == direction) & (rows.batch == batch)]
             middle = here.change.abs().groupby(here.step).median()
@@ -232,7 +232,7 @@ def contributions(results: Results) -> Figure:
 
 
 def pictures(coordinates: pd.DataFrame, classes) -> Figure:
-    """Features of one seed's samples in two principal components, a panel a network; forgotten ones as crosses."""
+    """Features of one seed's samples in two principal components, a panel per network; forgotten ones as crosses."""
     names = list(coordinates.network.unique())
     figure, axes = plt.subplots(1, len(names), figsize=(2.4 * len(names), 2.8), sharex=True, sharey=True)
     palette = seaborn.color_palette("tab10", len(classes))

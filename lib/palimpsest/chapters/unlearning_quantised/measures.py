@@ -104,7 +104,7 @@ def details(models: list[nn.Module], found: Outputs, cohort: Cohort) -> list[dic
                 "mentropy_auc": membership.auc(surprises["forget"], surprises["test"]),
                 "cka": distances.linear_cka(found.features[k].cpu(), retrained.features[k].cpu()),
                 "codes_changed": None
-                if cohort.precision == "float"
+                if not cohort.precision.bits
                 else distances.codes_changed(codes_before[k], codes(models[k])),
                 "relearn": relearned[k],
                 "flow": flow(y, named, cohort.classes),

@@ -3,19 +3,10 @@ seeds were run; each function here applies one of them."""
 
 import pandas as pd
 
+from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
+from palimpsest.chapters.unlearning_quantised.arms import BASELINES, LABEL_METHODS
 from palimpsest.chapters.unlearning_quantised.experiment import Results
-from palimpsest.chapters.unlearning_quantised.judging import (
-    BASELINES,
-    LABEL_METHODS,
-    advantage,
-    ahead,
-    behind,
-    difference,
-    names,
-    show,
-    to_retrain,
-    verdict,
-)
+from palimpsest.chapters.unlearning_quantised.judging import advantage, difference, to_retrain
 from palimpsest.chapters.unlearning_quantised.probes import slope
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, estimate, paired
@@ -73,7 +64,7 @@ def unbiased(results: Results) -> Judgement:
 
 
 def conflict(pairs: pd.DataFrame) -> Judgement:
-    """`pairs` is the table of `unlearning_probes.conflict`."""
+    """`pairs` is the table of `probes.conflict`."""
     opposed = pairs.assign(opposed=100.0 * (pairs.cosine < 0))
     share = estimate(opposed.groupby("seed").opposed.mean())
     inside = pairs[pairs.cosine < 0]
@@ -90,23 +81,23 @@ def conflict(pairs: pd.DataFrame) -> Judgement:
     return Judgement("oeu-conflict", share, verdict(holds, share.low > 5), why)
 
 
-def slopes(steps: pd.DataFrame, precision: str, direction: str, batch: str = "same") -> pd.Series:
+def slopes(changes: pd.DataFrame, precision: str, direction: str, batch: str = "same") -> pd.Series:
     """The slope of each seed over the step sizes of `LINEAR`; NaN where rounding hides the change."""
-    rows = steps.query("precision == @precision and direction == @direction and batch == @batch")
+    rows = changes.query("precision == @precision and direction == @direction and batch == @batch")
     rows = rows[rows.step.between(0.99 * LINEAR[0], 1.01 * LINEAR[1])]
     return pd.Series({seed: slope(r.step.tolist(), r.change.tolist()) for seed, r in rows.groupby("seed")})
 
 
-def first_order(steps: pd.DataFrame) -> Judgement:
-    """`steps` is the table of `unlearning_probes.first_order` in float and at W4A4."""
-    primary, plain = estimate(slopes(steps, "float", "g_f orthogonal")), estimate(slopes(steps, "float", "g_f"))
-    smallest = steps.query("precision == 'W4A4' and batch == 'same' and direction == 'g_f orthogonal'")
+def first_order(changes: pd.DataFrame) -> Judgement:
+    """`changes` is the table of `probes.first_order` in float and at W4A4."""
+    primary, plain = estimate(slopes(changes, "float", "g_f orthogonal")), estimate(slopes(changes, "float", "g_f"))
+    smallest = changes.query("precision == 'W4A4' and batch == 'same' and direction == 'g_f orthogonal'")
     smallest = smallest[smallest.step.between(0.99e-4, 1.01e-4)].change.abs().mean()
-    floats = steps.query("precision == 'float' and batch == 'same' and direction == 'g_f orthogonal'")
+    floats = changes.query("precision == 'float' and batch == 'same' and direction == 'g_f orthogonal'")
     floats = floats[floats.step.between(0.99e-4, 1.01e-4)].change.abs().mean()
-    other = slopes(steps, "float", "g_f orthogonal", "other").mean()
-    momentum = slopes(steps, "float", "momentum").mean()
-    rounded = slopes(steps, "W4A4", "g_f orthogonal").mean()
+    other = slopes(changes, "float", "g_f orthogonal", "other").mean()
+    momentum = slopes(changes, "float", "momentum").mean()
+    rounded = slopes(changes, "W4A4", "g_f orthogonal").mean()
     why = (
         f"In float the slope is {primary.mean:.2f} along the projected and {plain.mean:.2f} along the plain forget "
         f"gradient. On another retain batch it is {other:.2f}, along gathered momentum {momentum:.2f}: the guarantee "
@@ -137,7 +128,7 @@ def better(results: Results) -> Judgement:
     )
 
 
-def judge(results: Results, pairs: pd.DataFrame, steps: pd.DataFrame) -> dict[str, Judgement]:
+def judge(results: Results, pairs: pd.DataFrame, changes: pd.DataFrame) -> dict[str, Judgement]:
     """All five, by identifier."""
-    judged = [misremember(results), unbiased(results), conflict(pairs), first_order(steps), better(results)]
+    judged = [misremember(results), unbiased(results), conflict(pairs), first_order(changes), better(results)]
     return {j.id: j for j in judged}

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from palimpsest import runs, training
+from palimpsest.chapters.unlearning_quantised.arms import HEADLINE
 from palimpsest.chapters.unlearning_quantised.cohort import Cohort
 from palimpsest.chapters.unlearning_quantised.experiment import forget
 from palimpsest.kernels import softmax_entropy
@@ -21,8 +22,7 @@ from palimpsest.unlearning.vision import QMul, unlearn
 from palimpsest.unlearning.vision.labels import most_similar, random_wrong
 from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy, evaluation
 
-FORGET_SET = "random 10 %"
-STEPS = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 1))
+STEP_SIZES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 1))
 """Step sizes η of the first-order plot, from 10⁻⁶ to 1."""
 
 
@@ -61,9 +61,9 @@ def _mean_gradients(task: Task, indices: Tensor, loss) -> Gradients:
 def geometry(profile: str, precision: str) -> list[dict]:
     """Forget gradients of four losses against the retain gradient, at the original, in float64.
 
-    One row a loss and seed: the cosine of (g_f, g_r), the two norms, and Q-MUL's sums of norms tensor by tensor.
+    One row per loss and seed: the cosine of (g_f, g_r), the two norms, and Q-MUL's sums of norms tensor by tensor.
     """
-    cohort = Cohort(profile, "verdict", precision, FORGET_SET)
+    cohort = Cohort.named(profile, "judged", precision, HEADLINE[1])
     task = _task(cohort)
     truth = task.labels(task.forget.T)
     similar = most_similar(task.evaluate(task.images(task.forget.T)).softmax(-1), truth)
@@ -93,9 +93,9 @@ def geometry(profile: str, precision: str) -> list[dict]:
 
 
 def quirks(profile: str, precision: str) -> list[dict]:
-    """What the released code's relabelling gives at the original, one row a seed: the share of forget samples that
+    """What the released code's relabelling gives at the original, one row per seed: the share of forget samples that
     get the intended label, and the share that get their own true label."""
-    cohort = Cohort(profile, "verdict", precision, FORGET_SET)
+    cohort = Cohort.named(profile, "judged", precision, HEADLINE[1])
     task = _task(cohort)
     truth = task.labels(task.forget.T)
     intended = most_similar(task.evaluate(task.images(task.forget.T)).softmax(-1), truth)
@@ -135,8 +135,8 @@ class _Watched(QMul):
 
 
 def conflict(profile: str, precision: str, value: float) -> list[dict]:
-    """The angle between the batch gradients along a Q-MUL run at step size `value`: one row a pair and seed."""
-    cohort = Cohort(profile, "verdict", precision, FORGET_SET)
+    """The angle between the batch gradients along a Q-MUL run at step size `value`: one row per pair and seed."""
+    cohort = Cohort.named(profile, "judged", precision, HEADLINE[1])
     problem, setting = cohort.problem(), cohort.setting
     done = unlearn(
         cohort.load("original"),
@@ -161,12 +161,12 @@ def conflict(profile: str, precision: str, value: float) -> list[dict]:
 def first_order(profile: str, precision: str) -> list[dict]:
     """The change of the retain loss by one step along −g_f or −g_f⊥, over step sizes, in float64.
 
-    One row a direction, step size, seed and batch: "same" is the batch that g_r was taken on, "other" another one.
+    One row per direction, step size, seed and batch: "same" is the batch that g_r was taken on, "other" another one.
     Direction "momentum" is the sum that momentum 0.9 has gathered after five projected steps, which is no longer
     orthogonal to the present g_r. Batch norm uses its running statistics, so that the loss is a function of the
     weights alone.
     """
-    cohort = Cohort(profile, "verdict", precision, FORGET_SET)
+    cohort = Cohort.named(profile, "judged", precision, HEADLINE[1])
     task = _task(cohort)
     task.net.eval()
     kept, forgotten = list(task.batches(task.retain, 0)), list(task.batches(task.forget, 0))
@@ -196,14 +196,14 @@ def first_order(profile: str, precision: str) -> list[dict]:
 
         before, rows = losses(), []
         for name, direction in directions.items():
-            for step in STEPS:
-                torch._foreach_copy_(task.parameters, torch._foreach_add(start, direction, alpha=-step))
+            for size in STEP_SIZES:
+                torch._foreach_copy_(task.parameters, torch._foreach_add(start, direction, alpha=-size))
                 hold_steps(held)
                 for batch, loss in losses().items():
                     change = (loss - before[batch]).tolist()
                     rows += [
                         {
-                            **{"precision": precision, "direction": name, "step": step, "batch": batch},
+                            **{"precision": precision, "direction": name, "step": size, "batch": batch},
                             **{"seed": seed, "change": value},
                         }
                         for seed, value in zip(cohort.seeds, change, strict=True)
@@ -211,13 +211,13 @@ def first_order(profile: str, precision: str) -> list[dict]:
     return rows
 
 
-def slope(steps: list[float], changes: list[float], above: float = 1e-13) -> float:
-    """The slope of ln |change| against ln step by least squares.
+def slope(sizes: list[float], changes: list[float], above: float = 1e-13) -> float:
+    """The slope of ln |change| against ln η of the step sizes by least squares.
 
     Only changes larger than `above` count: a loss near 0.1 is a float64 mean of some hundred terms, whose rounding
     stays below 1e-14. NaN where fewer than three are left.
     """
-    points = [(math.log(s), math.log(abs(c))) for s, c in zip(steps, changes, strict=True) if abs(c) > above]
+    points = [(math.log(s), math.log(abs(c))) for s, c in zip(sizes, changes, strict=True) if abs(c) > above]
     if len(points) < 3:
         return float("nan")
     x, y = torch.tensor(points, dtype=torch.float64).T
@@ -226,9 +226,9 @@ def slope(steps: list[float], changes: list[float], above: float = 1e-13) -> flo
 
 
 def plane(profile: str, method: str, value: float) -> list[dict]:
-    """Two principal components of the first seed's features, one row a training sample. `method` may be
+    """Two principal components of the first seed's features, one row per training sample. `method` may be
     "original" or "retrain"; each network has axes of its own."""
-    cohort = Cohort(profile, "verdict", "W4A4", FORGET_SET)
+    cohort = Cohort.named(profile, "judged", *HEADLINE)
     problem = cohort.problem()
     models = cohort.load("retrain" if method == "retrain" else "original")[:1]
     if method not in ("original", "retrain"):

@@ -4,27 +4,16 @@ verdict's seeds were run; each function here applies one of them."""
 import numpy as np
 import pandas as pd
 
-from palimpsest.chapters.unlearning_quantised.conditions import HEADLINE
+from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
+from palimpsest.chapters.unlearning_quantised.arms import BASELINES, CONSTANTS, HEADLINE, SWEEP
 from palimpsest.chapters.unlearning_quantised.experiment import Results
-from palimpsest.chapters.unlearning_quantised.judging import (
-    BASELINES,
-    advantage,
-    ahead,
-    behind,
-    difference,
-    names,
-    show,
-    verdict,
-)
+from palimpsest.chapters.unlearning_quantised.judging import advantage, difference
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import estimate, paired
 
-CONSTANTS = ("similar, w_f = 0.03", "similar, w_f = 0.1", "similar, w_f = 0.3")
-SWEEP = ("float", "W8A8", "W4A4", "W2A2")
-
 
 def by_seed(geometry: pd.DataFrame, column: str, precision: str, loss: str) -> pd.Series:
-    """One column of the probe `unlearning_probes.geometry` by seed."""
+    """One column of the probe `probes.geometry` by seed."""
     rows = geometry.query("precision == @precision and loss == @loss")
     return rows.set_index("seed")[column].sort_index()
 

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from palimpsest.chapters.unlearning_quantised.conditions import HEADLINE
+from palimpsest.chapters.shared.judging import ahead, behind, show
+from palimpsest.chapters.unlearning_quantised.arms import HEADLINE
 from palimpsest.chapters.unlearning_quantised.experiment import Results
-from palimpsest.chapters.unlearning_quantised.judging import advantage, ahead, behind, show
+from palimpsest.chapters.unlearning_quantised.judging import advantage
 from palimpsest.metrics.statistics import estimate
 
 MEASURES = ("FA", "RA", "TA", "MIA")
@@ -35,8 +36,8 @@ def method_table(results: Results, at: tuple[str, str] = HEADLINE) -> pd.DataFra
             for name, shown in columns.items()
         }
     )
-    half = {m: (e := estimate(results.column("gap", m, *at))).high - e.mean for m in table.index}
-    table.insert(5, "±", pd.Series(half))
+    widths = {m: (e := estimate(results.column("gap", m, *at))).high - e.mean for m in table.index}
+    table.insert(5, "±", pd.Series(widths))
     digits = {"FA": 1, "RA": 1, "TA": 1, "MIA": 1, "avg gap": 1, "±": 1, "relearn": 1, "codes changed": 1}
     table = table.sort_values("avg gap").round({name: digits.get(name, 2) for name in table if name != "tuned value"})
     return table.reset_index(names="method")
@@ -63,12 +64,11 @@ def beside_fine_tuning(results: Results, methods, at: tuple[str, str] = HEADLINE
         why = f"{worst} {own:.0f} %, Retrain {target:.0f} %: {REASONS[worst, own > target]}"
         if difference.mean <= 0:
             why = "" if method in nearer else "it gains less than the seeds vary"
-        verdict = "nearer" if method in nearer else "farther" if method in farther else "not told apart"
         rows.append(
             {
                 "method": method,
                 "gap minus fine-tune's": show(difference),
-                "to Retrain": verdict,
+                "to Retrain": "nearer" if method in nearer else "farther" if method in farther else "not told apart",
                 **{f"by {name}": round(parts[name], 1) for name in MEASURES},
                 "why not nearer": why,
             }
@@ -79,8 +79,8 @@ def beside_fine_tuning(results: Results, methods, at: tuple[str, str] = HEADLINE
 def beside_recorded(results: Results, recorded: pd.DataFrame, profiles: tuple[str, str]) -> pd.DataFrame:
     """The rows `recorded` at the headline beside those of `results`; `profiles` names the two, in this order.
 
-    One row a method that was recorded, nearest to Retrain first: FA, RA, TA and MIA in percent and the average gap in
-    points, means over seeds, and the tuned value.
+    One row per method that was recorded, nearest to Retrain first: FA, RA, TA and MIA in percent and the average gap
+    in points, means over seeds, and the tuned value.
     """
     rows = recorded.query("precision == @HEADLINE[0] and forget_set == @HEADLINE[1]").groupby("method")
     shown = {**{m: (100, m, 1) for m in MEASURES}, "gap": (1, "avg gap", 1), "value": (1, "value", 6)}
@@ -93,8 +93,8 @@ def beside_recorded(results: Results, recorded: pd.DataFrame, profiles: tuple[st
 
 
 def weights_by_epoch(rows: pd.DataFrame) -> pd.DataFrame:
-    """The forget set's adaptive weight w_f in each epoch at the headline, a row a method that computes it: means over
-    seeds, with the step size."""
+    """The forget set's adaptive weight w_f in each epoch at the headline, a row per method that computes it: means
+    over seeds, with the step size."""
     part = rows.query("precision == @HEADLINE[0] and forget_set == @HEADLINE[1]")
     part = part[part.weight_f.map(len) > 0]
     table = pd.DataFrame(part.weight_f.tolist()).rename(columns=lambda epoch: f"w_f, epoch {epoch + 1}")

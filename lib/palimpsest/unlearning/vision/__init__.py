@@ -31,17 +31,7 @@ METHODS: dict[str, Method] = {
     "boundary shrink": BoundaryShrink(),
     "LAF": LAF(),
     "Q-MUL": QMul(),
-    "similar labels": QMul(weights=None),
-    "RL + AGR": QMul(labels="random"),
-    "similar, w_f = 0.03": QMul(weights=0.03),
-    "similar, w_f = 0.1": QMul(weights=0.1),
-    "similar, w_f = 0.3": QMul(weights=0.3),
-    "Q-MUL (official quirks)": QMul(official_quirks=True),
     "OEU": OEU(),
-    "entropy only": OEU(direction="none"),
-    "projection only": OEU(loss="random-label"),
-    "PCGrad": OEU(direction="pcgrad"),
-    "random direction": OEU(direction="random"),
 }
 """Name in tables -> the method with its settings."""
 
