@@ -2,8 +2,8 @@
 oracle, pruned.
 
 The model is fine-tuned on TOFU's authors. Where only the last layers train (`Setting.top`), the layers below are
-those of the published model in target and oracle alike: they are pruned once a recipe, on calibration text that both
-have learnt, and their outputs are computed once a sequence (`nets.part`).
+those of the published model in target and oracle alike: they are pruned once per recipe, on calibration text that
+both have learnt, and their outputs are computed once per sequence (`nets.part`).
 """
 
 import copy
