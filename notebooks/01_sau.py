@@ -56,13 +56,10 @@ from itertools import chain
 import pandas as pd
 
 from palimpsest import figures, kernels, ledger, runs
-from palimpsest.chapters.sau import claims as sau_claims
-from palimpsest.chapters.sau import experiment as sau
+from palimpsest.chapters.sau import claims, experiment, probes, tables
 from palimpsest.chapters.sau import figures as draw
-from palimpsest.chapters.sau import probes as sau_probes
-from palimpsest.chapters.sau import real_profiles as sau_full_profiles
-from palimpsest.chapters.sau import real_tables as tables
-from palimpsest.chapters.sau.cohort import PROFILES, Cohort
+from palimpsest.chapters.sau.cohort import gather
+from palimpsest.chapters.sau.profiles import FULL_CPU, PROFILES, SPARSITIES
 from palimpsest.chapters.shared import records
 from palimpsest.data import manifest
 from palimpsest.metrics.statistics import estimate
@@ -243,7 +240,7 @@ for backend in (None, "triton"):
 # tuning budget for all**: four step sizes, on authors that no verdict seed forgets; sparse arms take the value found at 50 %.
 
 # %%
-results = sau.execute(profile)
+results = experiment.execute(profile)
 print(f"{len(results.runs)} models measured")
 
 # %% [markdown]
@@ -304,12 +301,12 @@ figures.table(pd.DataFrame(rows).round(3))
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the squared norm of the forget loss's gradient that falls on pruned weights, by layer, mean over matrices and 95 % interval over seeds; dotted: the pruned share of the weights. What lies below the dotted line is a gradient that prefers survivors.", "name": "fig-sau-lost"}, "image": {"alt": "Line plot by layer, one line a sparsity, with dotted reference lines."}}
 jobs = [
     {"profile": profile, "seed": s, "pruner": "wanda", "sparsity": share}
-    for share in ("0.3", *sau.SPARSITIES)
+    for share in ("0.3", *SPARSITIES)
     for s in setting.seeds
 ]
 lost = pd.DataFrame(
     chain.from_iterable(
-        runs.run_all(sau_probes.lost_gradient, jobs, show="SAU: gradients")
+        runs.run_all(probes.lost_gradient, jobs, show="SAU: gradients")
     )
 )
 figure = draw.lost_gradient(lost)
@@ -369,7 +366,7 @@ figure = draw.relearning(results)
 # Four forget questions of the first seed, and what each model answers.
 
 # %% tags=["hide-input"]
-first = Cohort(profile, "verdict", setting.seeds[0])
+first = gather(profile, "verdict", setting.seeds[0])
 asked = first.forget.subset(range(0, len(first.forget), len(first.forget) // 4))
 said = {
     draw.LABELS[kind]: results.column("answers", kind).iloc[0]
@@ -401,7 +398,7 @@ figures.table(tables.sizes("full-cpu"))
 # it says *not run*, the tables that follow are missing, and nothing is claimed.
 
 # %%
-record, setting = records.shown("sau", "full-cpu"), sau_full_profiles.FULL_CPU
+record, setting = records.shown("sau", "full-cpu"), FULL_CPU
 recovered = frozenset(setting.recovery)
 
 # %% [markdown]
@@ -552,7 +549,7 @@ figures.table(tables.fact_answers(reports))
 # in the table after the last.
 
 # %% tags=["claim-degrades", "nbval-check-output"]
-judged = sau_claims.judge(results) if profile != "smoke" else {}
+judged = claims.judge(results) if profile != "smoke" else {}
 
 
 def verdict(claim):
@@ -712,7 +709,7 @@ del environment[
 environment |= {
     "profile": profile,
     "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped_digest(sau.__name__)[:16],
+    "shipped data, sha256": runs.shipped_digest(experiment.__name__)[:16],
     "data set": "40 fictitious authors, 80 real facts; CC-BY-4.0",
 }
 figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))

@@ -6,46 +6,44 @@ from dataclasses import replace
 from statistics import harmonic_mean
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from palimpsest.chapters.sau import experiment as sau
-from palimpsest.chapters.sau import figures as sau_figures
-from palimpsest.chapters.sau import real as sau_full
-from palimpsest.chapters.sau import real_cohort as sau_full_data
-from palimpsest.chapters.sau import real_measures as sau_full_measures
-from palimpsest.chapters.sau import real_tables as sau_full_tables
-from palimpsest.chapters.sau.cohort import DENSE
-from palimpsest.chapters.sau.experiment import Arm
+from palimpsest.chapters.sau import experiment, figures, smollm2, smollm2_measures, tables
+from palimpsest.chapters.sau.arms import DENSE, Arm, crossed
 from palimpsest.chapters.sau.measures import BAR
-from palimpsest.chapters.sau.real_cohort import Cohort, below
-from palimpsest.chapters.sau.real_profiles import FULL, FULL_CPU, PROFILES, Setting
+from palimpsest.chapters.sau.profiles import FULL, FULL_CPU, PROFILES, SmolLM2
+from palimpsest.chapters.sau.smollm2 import Cohort, below
+from palimpsest.chapters.sau.weights import put, state
 from palimpsest.chapters.shared import records
 from palimpsest.nets import language
 from palimpsest.nets.part import Part, Remembered
 from palimpsest.pruning.decoder import decoder_layers
+from palimpsest.runs import artifact, cached, paths
 from palimpsest.training.language import Recipe
 
 NAMES = ("Abel Ito", "Bea Lund", "Cid Rao", "Dan Oke", "Eva Sol", "Fay Ruiz")
 FACTS = ("born in", "a writer of", "a teacher in", "a friend of")
 WHERE = {"retain": (0, 2), "forget10": (2, 4), "forget05": (4, 5), "forget01": (5, 6)}
-TINY = Setting(
+RECIPES = (("wanda", "0.3"), ("sparsegpt", "0.5"))
+TINY = SmolLM2(
+    name="tiny",
     forget=("forget01_perturbed", 0, 4),
     examined=("retain_perturbed", 0, 8),
     retain=(),
     tuning=("forget05_perturbed", 0, 4),
     holdout=("forget10_perturbed", 0, 8),
-    recipe=Recipe(3, 5e-3, 4),
-    recipes=(("wanda", "0.3"), ("sparsegpt", "0.5")),
+    training=Recipe(3, 5e-3, 4),
+    arms=crossed(("NPO",), RECIPES, (("B",), ("C",), ("D", "wanda"))),
     tuned_at=("wanda", "0.3"),
-    losses=("NPO",),
-    kinds=("B", "C", "D wanda"),
+    examined_at=(("wanda", "0.3"),),
+    pruned_after=("NPO",),
     grid=(1e-3,),
     unlearn_epochs=2,
     unlearn_batch=2,
     seeds=(0,),
+    tuning_seeds=(0,),
     calibration=(4, 16),
     recovery={("sparsegpt", "0.5"): (1, 1e-3)},
     top=2,
@@ -87,19 +85,20 @@ def places(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def cohort(places, monkeypatch, tmp_path):
-    monkeypatch.setenv("PALIMPSEST_HUB", str(places / "hub"))
-    monkeypatch.setenv("PALIMPSEST_SMOLLM2", str(places / "model"))
-    monkeypatch.setattr(sau_full_data.paths, "CACHE", tmp_path)
-    monkeypatch.setitem(PROFILES, "tiny", TINY)
-    below.cache_clear()
-    yield Cohort("tiny", "verdict", 0)
+@pytest.fixture(scope="module")
+def cohort(places):
+    """One for all tests, so that its models are made once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PALIMPSEST_HUB", str(places / "hub"))
+        patch.setenv("PALIMPSEST_SMOLLM2", str(places / "model"))
+        patch.setattr(paths, "CACHE", places / "cache")
+        patch.setitem(PROFILES, "tiny", TINY)
+        yield Cohort(TINY, "verdict", 0)
     below.cache_clear()
 
 
 def test_the_last_layers_with_remembered_inputs_are_the_whole_model(places):
-    model, tokenizer = sau_full_data.smollm2.load(places / "model")
+    model, tokenizer = smollm2.smollm2.load(places / "model")
     upper = Part(model, 2, 4, Remembered(Part(model, 0, 2), tokenizer.pad_token_id))
     encoded = language.encode(tokenizer, ["a b?", "c?"], ["d", "e f g h"], 64)
     for _ in range(2):  # computed, then remembered
@@ -113,7 +112,7 @@ def test_the_last_layers_with_remembered_inputs_are_the_whole_model(places):
 
 @pytest.mark.parametrize(("first", "last"), [(2, 2), (-1, 2), (0, 5)])
 def test_layers_that_a_decoder_has_not_are_refused(places, first, last):
-    model, _ = sau_full_data.smollm2.load(places / "model")
+    model, _ = smollm2.smollm2.load(places / "model")
     with pytest.raises(ValueError, match=f"first, last: got {first} and {last}, want .* <= 4"):
         Part(model, first, last)
 
@@ -141,7 +140,7 @@ def test_the_oracle_never_sees_the_forget_set_and_no_model_the_held_out(cohort):
             cohort.material("target"),
             cohort.material("oracle"),
             cohort.encode(cohort.forget),
-            cohort.encode(sau_full_data.take(TINY.holdout)),
+            cohort.encode(smollm2.take(TINY.holdout)),
         )
     )
     assert len(target) == 16
@@ -168,43 +167,41 @@ def test_layers_below_are_pruned_alike_and_the_zeros_of_the_others_outlive_recov
     assert masks.share() == pytest.approx(0.5, abs=0.01)
     lower = dict(model.named_parameters())["whole.model.layers.0.mlp.up_proj.weight"]
     assert (lower == 0).float().mean() == pytest.approx(0.5, abs=0.01)
-    plain = cohort.load(None, "sparsegpt", "0.5")[0]
-    sau_full_data.put(cohort.moving(plain), sau_full_data.runs.artifact(sau_full_data.train, config("oracle")))
-    cohort.prune(plain, "sparsegpt", "0.5")
+    plain = cohort.load("published", "sparsegpt", "0.5")[0]
+    put(cohort.moving(plain), artifact(smollm2.train, {"profile": "tiny", "seed": 0, "whose": "oracle"}))
+    cohort.prune(plain, "oracle", "sparsegpt", "0.5")
     moved = dict(plain.named_parameters())["whole.model.layers.3.mlp.up_proj.weight"]
     assert not torch.equal(moved, dict(model.named_parameters())["whole.model.layers.3.mlp.up_proj.weight"])
-
-
-def config(whose):
-    return {"profile": "tiny", "seed": 0, "whose": whose}
 
 
 def test_a_run_ends_at_the_bar_and_is_taken_between_two_epochs(cohort, monkeypatch):
     """Retention is made to fall linearly with the distance from the start: 10 % in the first epoch."""
     model, _ = cohort.load("target")
-    start = sau_full_measures.state(cohort.moving(model))
+    start = state(cohort.moving(model))
     seen = []
 
     def retention(cohort, model, which):
         gone = math.sqrt(sum((p - start[n]).square().sum().item() for n, p in cohort.moving(model).items()))
         seen.append(gone)
-        fallen = 1 - 0.1 * gone / (seen[1] if len(seen) > 1 else 1)
+        fallen = 1 - 0.1 * gone / seen[0]
         return {"retain": 0.5 * fallen, "real_authors": 0.4 * (2 - fallen)}  # what rises makes up for nothing
 
-    monkeypatch.setattr(sau_full, "retention", retention)
-    model, masks, found = sau_full.forget(cohort, Arm("NPO", "A"), 1e-3)
+    monkeypatch.setattr(smollm2_measures, "retention", retention)
+    model, masks, found = experiment.forget(cohort, Arm("NPO", "A"), 1e-3)
     assert masks is None
     assert found["course"] == [1.0, pytest.approx(0.9)]  # no second epoch
-    assert found["epochs"] == pytest.approx(0.5, abs=2**-sau.BISECTIONS)
-    assert retention(cohort, model, 0)["retain"] / 0.5 == pytest.approx(BAR, abs=0.1 * 2**-sau.BISECTIONS + 1e-6)
-    monkeypatch.setattr(sau_full, "retention", lambda *_: {"retain": 1.0})
-    assert sau_full.forget(cohort, Arm("NPO", "A"), 1e-3)[2]["epochs"] == TINY.unlearn_epochs
+    assert found["epochs"] == pytest.approx(0.5, abs=2**-experiment.BISECTIONS)
+    assert retention(cohort, model, "validation")["retain"] / 0.5 == pytest.approx(
+        BAR, abs=0.1 * 2**-experiment.BISECTIONS + 1e-6
+    )
+    monkeypatch.setattr(smollm2_measures, "retention", lambda *_: {"retain": 1.0})
+    assert experiment.forget(cohort, Arm("NPO", "A"), 1e-3)[2]["epochs"] == TINY.unlearn_epochs
 
 
-@pytest.mark.parametrize("kind", ["B", "C", "D wanda"])
-def test_sparse_arms_keep_their_zeros_and_move_the_last_layers_alone(cohort, kind):
+@pytest.mark.parametrize(("letter", "importance"), [("B", None), ("C", None), ("D", "wanda")])
+def test_sparse_arms_keep_their_zeros_and_move_the_last_layers_alone(cohort, letter, importance):
     start, _ = cohort.load("target", "wanda", "0.3")
-    model, masks, _ = sau_full.forget(cohort, Arm("NPO", kind, "wanda", "0.3"), 1e-3)
+    model, masks, _ = experiment.forget(cohort, Arm("NPO", letter, "wanda", "0.3", importance), 1e-3)
     assert masks.holds(model)
     before = dict(start.named_parameters())
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
@@ -213,13 +210,13 @@ def test_sparse_arms_keep_their_zeros_and_move_the_last_layers_alone(cohort, kin
 
 
 def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_path):
-    monkeypatch.setattr(sau_full.runs, "run_all", lambda f, jobs, show: [sau_full.runs.cached(f, j) for j in jobs])
-    monkeypatch.setattr(sau_full_measures, "MOST", 8)
-    results = sau_full.execute("tiny")
+    monkeypatch.setattr(experiment.runs, "run_all", lambda f, jobs, show: [cached(f, job) for job in jobs])
+    monkeypatch.setattr(smollm2_measures, "MOST", 8)
+    results = experiment.execute("tiny")
     table = results.runs
     kinds = table.groupby(["pruner", "sparsity"]).kind.agg(set)
     assert kinds[DENSE] == {"published", "target", "oracle", "A"}
-    for recipe in TINY.recipes:
+    for recipe in RECIPES:
         bare = {"A bare"} if recipe in TINY.recovery else set()
         assert kinds[recipe] == {"target", "oracle", "A", "B", "C", "D wanda"} | bare
     recovered = table[table.kind.isin(["A", "A bare"]) & table.pruner.eq("sparsegpt")].forget
@@ -235,7 +232,7 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     monkeypatch.setattr(records.manifest, "verify", lambda file: tmp_path / "data" / file)
     records.write("sau", "tiny", results.tuned, table)
     table = records.read("sau", "tiny")["rows"]
-    arms = sau_full_tables.arms(table, frozenset(TINY.recovery), resamples=99)
+    arms = tables.arms(table, frozenset(TINY.recovery), resamples=99)
     assert arms.pruning.tolist() == ["dense"] + 4 * ["wanda 0.3"] + 5 * ["sparsegpt 0.5, degraded"]
     one = table[table.pruner.eq("sparsegpt")].set_index("kind")["forget each"].map(np.mean)
     gap = one["target"] - one["oracle"]
@@ -243,149 +240,59 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     assert sparse.ahead["P→U, all weights"] == pytest.approx(100 * (one["C"] - one["B"]) / gap)
     assert sparse["gap closed"]["SAU"] == pytest.approx(100 * (one["target"] - one["D wanda"]) / gap)
     assert sparse.ahead[["U→P", "U→P, not recovered", "P→U, masked"]].isna().all()
-    forgot, cost = sau_full_tables.reached(arms), sau_full_tables.costs(arms)
+    forgot, cost = tables.reached(arms), tables.costs(arms)
     assert len(forgot) == len(cost) == len(arms)
     assert forgot["ahead of masked"].notna().sum() == arms.ahead.notna().sum() == 2 * 2
-    value, low, high = arms.loc[0, [*sau_full_tables.GAP]]
+    value, low, high = arms.loc[0, [*tables.GAP]]
     assert forgot["gap closed, %"][0] == f"{value:z.1f} [{low:z.1f}, {high:z.1f}]"
     assert cost["pruned weights not zero"].isna().tolist() == [True] + 9 * [False]
     assert cost["pruned weights not zero"].dropna().eq("0").all()
-    figure = sau_figures.recorded(arms)
+    figure = figures.recorded(arms)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
         f"{recipe}: {update}" for recipe, update in zip(arms.pruning, arms["update"], strict=True)
     ]
-    assert sau_full_tables.references(table).kind.tolist() == [
+    assert tables.references(table).kind.tolist() == [
         "target",
         "oracle",
         "published",
         *["target", "oracle"] * 2,
     ]
-    assert sau_full_tables.scores(table).model.tolist() == [
+    assert tables.scores(table).model.tolist() == [
         *("target", "oracle", "U→P", "P→U, all weights", "P→U, masked", "SAU")
     ]
-    nine = sau_full_tables.utilities(table).set_index("score")
+    nine = tables.utilities(table).set_index("score")
     assert list(nine.index)[:3] == ["retain probability", "retain rouge", "retain truth"]
     assert nine.columns.tolist() == ["target", "oracle", "U→P", "P→U, all weights", "P→U, masked", "SAU"]
     for name, (utility,) in table[table.utility.notna()].groupby("kind")[["utility"]].mean().iterrows():
-        scores = nine[sau_full_tables.MODELS[name]]
+        scores = nine[tables.MODELS[name]]
         assert len(scores) == 9
         assert utility == pytest.approx(0 if (scores == 0).any() else harmonic_mean(scores), rel=0.05, abs=1e-3)
-    assert len(sau_full_tables.answers(table)) == 4
+    assert len(tables.answers(table)) == 4
     here = table.pruner.eq("wanda")
     one, start = (table[here & table.kind.eq(kind)].retain.item() for kind in ("D wanda", "target"))
     alike = cost.pruning.eq("wanda 0.3") & cost.loss.eq("NPO") & cost["update"].eq("SAU")
     assert cost[alike]["retain kept, %"].item() == round(100 * one / start, 1)
 
 
-def test_runs_on_one_fact_stand_side_by_side():
-    def model(p, forgotten):
-        return {
-            "forget": p,
-            "held_out": 0.5,
-            "answers": {"forget": {"Who?": forgotten}, "held_out": {"Where?": "Here."}},
-        }
-
-    looped = "and so on " * 40
-    one = {"before": model(0.9, "Me."), "pruned": model(0.8, "You."), "after": model(0.1, looped)}
-    reports = {"one": one, "two": one | {"after": model(0.12345, "No.")}}
-    table = sau_full_tables.fact_answers(reports)
-    assert table.columns.tolist() == ["set", "question", "before", "one", "two"]
-    assert table.iloc[1].tolist() == ["held out", "Where?", "Here.", "Here.", "Here."]
-    assert table.iloc[0][["before", "two"]].tolist() == ["Me.", "No."]
-    assert looped.startswith(table.one[0].removesuffix(" …"))
-    assert 90 < len(table.one[0]) <= 110
-    known = sau_full_tables.fact_probabilities(reports)
-    assert known.model.tolist() == ["before", "pruned", "one", "two"]
-    assert known.forget.tolist() == [0.9, 0.8, 0.1, 0.123]
-    assert known["held out"].tolist() == [0.5] * 4
-
-
-def test_the_interval_of_a_gap_resamples_questions_and_holds_the_models_together():
-    """Where every question closes half of its own gap, every resample closes half."""
-    generator = np.random.default_rng(0)
-    target, oracle = generator.uniform(0.8, 1, 40), generator.uniform(0, 0.3, 40)
-    half = (target + oracle) / 2
-    assert sau_full_tables.share(target, half, target, oracle, 199) == pytest.approx((50, 50, 50))
-    assert sau_full_tables.share(half, oracle, target, oracle, 199) == pytest.approx((50, 50, 50))
-    assert sau_full_tables.share(half, target, target, oracle, 199) == pytest.approx((-50, -50, -50))
-    some = np.where(np.arange(40) < 20, target, oracle)
-    value, low, high = sau_full_tables.share(target, some, target, oracle, 199)
-    assert 25 < low < value < high < 75
-    assert value == pytest.approx(100 * (target - oracle)[20:].sum() / (target - oracle).sum())
-
-
-def test_an_arm_is_set_against_the_masked_one_of_its_own_loss_in_table_and_figure():
-    """Probabilities that are alike for all questions: target 1, oracle 0."""
-    left = {("none", "target"): 1.0, ("none", "oracle"): 0.0}
-    left |= {("NPO", "D wanda"): 0.5, ("GradDiff", "D wanda"): 0.4, ("NPO", "C"): 0.6, ("GradDiff", "C"): 0.3}
-    same = {
-        "pruner": "wanda",
-        "sparsity": "0.3",
-        "seed": 0,
-        "forget_2": 0.5,
-        "epochs": 1.0,
-        "factor": None,
-        "non-zero": 0,
-    }
-    kept = {f"{name} kept": 1.0 for name in ("retain", "real_authors", "world_facts")}
-    table = pd.DataFrame(
-        [
-            {"loss": loss, "kind": kind, "forget": p, "forget each": [p] * 4, **same, **kept}
-            for (loss, kind), p in left.items()
-        ]
-    )
-    arms = sau_full_tables.arms(table, resamples=9)
-    assert arms["gap closed"].tolist() == pytest.approx([50, 40, 60, 70])
-    assert arms.ahead.dropna().tolist() == pytest.approx([10, -10])
-    axis = sau_figures.recorded(arms).axes[1]
-    for i, (loss, ahead) in enumerate((("NPO", 10), ("GradDiff", -10))):
-        points = axis.containers[i]
-        assert points.get_label() == loss
-        assert points.lines[0].get_xydata()[0] == pytest.approx((ahead, -0.3 * i))
-
-
 def test_every_arm_is_tuned_by_its_own_loss_and_update_at_one_recipe():
-    assert sau_full.tuned_as("full", Arm("SimNPO", "D fisher", "sparsegpt", "0.5")) == Arm(
-        "SimNPO", "D fisher", "wanda", "0.3"
-    )
-    assert sau_full.tuned_as("full-cpu", Arm("GradDiff", "A")) == Arm("GradDiff", "A")
+    arm = Arm("SimNPO", "D", "sparsegpt", "0.5", "fisher")
+    assert FULL.tuned_as(arm) == Arm("SimNPO", "D", "wanda", "0.3", "fisher")
+    assert FULL_CPU.tuned_as(Arm("GradDiff", "A")) == Arm("GradDiff", "A")
     with pytest.raises(ValueError, match="profile: got 'full-gpu'"):
-        sau_full.execute("full-gpu")
-
-
-def test_the_table_of_step_sizes_marks_the_edges_of_the_grid():
-    found = [
-        {"loss": "NPO", "kind": kind, "pruner": pruner, "sparsity": sparsity, "lr": lr}
-        for kind, (pruner, sparsity), lr in (
-            ("A", DENSE, 1e-4),
-            ("C", ("wanda", "0.3"), 3e-4),
-            ("D wanda", ("wanda", "0.3"), 1e-3),
-        )
-    ]
-    table = sau_full_tables.tuned(found, (3e-4, 1e-3, 1e-4))
-    assert table["update"].tolist() == ["all weights", "P→U, masked", "SAU"]
-    assert table["edge of the grid"].tolist() == ["lower", "no", "upper"]
-
-
-def test_the_table_of_sizes_shows_what_is_shortened():
-    shown = sau_full_tables.sizes("full-cpu").set_index("what")
-    assert shown.loc["layers that train and forget"].tolist() == ["all", "the last 4"]
-    assert shown.loc["questions that the target learns"].tolist() == ["3600", "120"]
-    assert shown.loc["losses"].tolist() == ["NPO, GradDiff, SimNPO", "NPO, GradDiff"]
-    assert shown.loc["updates", "full-cpu"] == "U→P; P→U, all weights; P→U, masked; SAU"
+        experiment.execute("full-gpu")
 
 
 def test_every_loss_meets_every_recipe():
-    arms = sau_full.arms("full-cpu")
+    arms = FULL_CPU.arms
     assert len(arms) == len(set(arms)) == 2 * (1 + 2 * 3)
     assert {(a.loss, a.pruner, a.sparsity) for a in arms} == {
         (loss, *where) for loss in ("NPO", "GradDiff") for where in (DENSE, ("wanda", "0.3"), ("sparsegpt", "0.5"))
     }
 
 
-def test_halves_of_retention_are_apart_and_no_larger_than_asked(cohort, monkeypatch):
-    monkeypatch.setitem(PROFILES, "tiny", replace(TINY, facts=1))
-    halves = [sau_full_measures.half(cohort, which) for which in (0, 1)]
+def test_halves_of_retention_are_apart_and_no_larger_than_asked(cohort):
+    few = replace(cohort, setting=replace(TINY, facts=1))
+    halves = [smollm2_measures.half(few, which) for which in ("validation", "test")]
     for name, most in (("retain", 4), ("real_authors", 1), ("world_facts", 1)):
         asked = [set(half[name].question) for half in halves]
         assert [len(part) for part in asked] == [most, most]
@@ -401,8 +308,8 @@ def test_the_right_answers_share_counts_the_wrong_ones_of_its_own_question(cohor
     def answer_losses(model, encoded):
         return torch.tensor(list(losses.values()) if len(encoded) == 2 else wrong)
 
-    monkeypatch.setattr(sau_full_measures.evaluation, "answer_losses", answer_losses)
-    assert sau_full_measures.choice(cohort, None, questions) == pytest.approx((1 / 2 + 1 / 2) / 2)
+    monkeypatch.setattr(smollm2_measures.evaluation, "answer_losses", answer_losses)
+    assert smollm2_measures.choice(cohort, None, questions) == pytest.approx((1 / 2 + 1 / 2) / 2)
 
 
 def test_the_tokenizer_of_the_folder_is_used(cohort, places):

@@ -15,9 +15,9 @@ from .failure import fail
 
 def _sau(profile: str):
     # transformers takes seconds to come along, which the other experiments do not need.
-    from palimpsest.chapters.sau import experiment, real
+    from palimpsest.chapters.sau import experiment
 
-    return (real if profile.startswith("full") else experiment).execute(profile)
+    return experiment.execute(profile)
 
 
 def _sage(profile: str):

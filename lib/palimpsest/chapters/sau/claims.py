@@ -4,7 +4,9 @@ seeds were run; each function here applies one of them."""
 import numpy as np
 import pandas as pd
 
-from palimpsest.chapters.sau.experiment import SPARSITIES, TUNED_AT, Results
+from palimpsest.chapters.sau.arms import IMPORTANCES, kind_of
+from palimpsest.chapters.sau.experiment import Results
+from palimpsest.chapters.sau.profiles import SPARSITIES, TUNED_AT
 from palimpsest.chapters.shared.judging import show, verdict
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, estimate, paired
@@ -57,8 +59,8 @@ def cause(results: Results) -> Judgement:
         f"A dense model of which a random share may not move closes {levels(results, 'E')} %; a pruned one of the "
         f"same freedom {levels(results, 'C')} %, slope {show(sparse)}."
     )
-    half = sparse.mean < 0 and fewer.mean <= 0.5 * sparse.mean
-    return Judgement("sau-cause", fewer, verdict(fewer.high < 0 and half, fewer.mean < 0), why)
+    as_steep = sparse.mean < 0 and fewer.mean <= 0.5 * sparse.mean
+    return Judgement("sau-cause", fewer, verdict(fewer.high < 0 and as_steep, fewer.mean < 0), why)
 
 
 def resurfaced(results: Results, pruner: str, sparsity: str) -> pd.Series:
@@ -108,8 +110,8 @@ def redistribution(results: Results) -> Judgement:
         return f"{results.column('factor', kind).astype(float).mean():.1f}"
 
     importances = "; ".join(
-        f"{kind.split()[1]} {show(paired(gap(results, kind), gap(results, 'C')))}"
-        for kind in ("D wanda", "D saliency", "D fisher")
+        f"{importance} {show(paired(gap(results, kind_of('D', importance)), gap(results, 'C')))}"
+        for importance in IMPORTANCES
     )
     other = paired(gap(results, "D wanda", loss="GradDiff"), gap(results, "C", loss="GradDiff"))
     why = (

@@ -1,18 +1,12 @@
 """The SAU experiment: which updates forget best in a sparse language model, at one loss of utility for all.
 
-Three kinds of step, each cached by itself: `trial` unlearns at one step size of the grid on a tuning seed, `arm`
-unlearns at the step size chosen on one of the verdict's seeds, `reference` measures a target and its oracle. Their
-dense models are shipped, or trained first.
-
-Arms, in the letters of `papers/sau.md`'s protocol: A dense unlearning, then pruning (U→P); B pruning, then unlearning
-of all weights, then pruning again; C pruning, then unlearning of surviving weights; D the same with SAU's
-redistribution; E a dense model of which a random share of the weights may move; F arm C with every step as long as
-D's would have been.
+Jobs, each cached by itself: `make` trains a model, `trial` unlearns at one step size of the grid on a tuning seed,
+`arm` unlearns at the step size chosen on one of the verdict's seeds, `reference` measures a target and its oracle.
+The profile decides which models these are, how large, and which arms (`profiles`).
 """
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import fmean
 
@@ -20,207 +14,161 @@ import pandas as pd
 from torch import Tensor, nn
 
 from palimpsest import pruning, runs
-from palimpsest.chapters.sau import measures
-from palimpsest.chapters.sau.cohort import DENSE, Cohort, models, prepare, prune
+from palimpsest.chapters.sau.arms import DENSE, KEYS, Arm
+from palimpsest.chapters.sau.cohort import Cohort, gather, judge_of, models
+from palimpsest.chapters.sau.measures import BAR, compared
 from palimpsest.chapters.sau.probes import train_again
+from palimpsest.chapters.sau.profiles import PROFILES
+from palimpsest.chapters.sau.weights import put, put_between, state
+from palimpsest.chapters.shared.profiles import choose
+from palimpsest.pruning import Masks
 from palimpsest.training import TrainingDiverged
-from palimpsest.unlearning.language import METHODS, Update, unlearn
+from palimpsest.unlearning.language import METHODS, unlearn
+from palimpsest.unlearning.language.evaluation import probability
 
-GRID = (4e-4, 8e-4, 1.6e-3, 3.2e-3)
-"""Peak step sizes that tuning compares, the same for every arm."""
-SPARSITIES = ("0.5", "0.7")
-"""Where all arms meet. A, C and D are run at 30 % and 2:4 too."""
-TUNED_AT = ("wanda", "0.5")
 BISECTIONS = 4
-NUDGE = 1e-6
-"""By what share of their size the starting weights of the target that is trained again are off."""
+EXAMINED = "NPO"
+"""The loss whose models are examined."""
 
 
-@dataclass(frozen=True)
-class Arm:
-    """A loss, an arm by its letter (with the importance for D), and the recipe of pruning; for E the pruner is
-    "none" and the sparsity the share that may not move."""
-
-    loss: str
-    kind: str
-    pruner: str = DENSE[0]
-    sparsity: str = DENSE[1]
-
-    def update(self, masks: pruning.Masks | None, model: nn.Module, seed: int) -> Update:
-        """What may move, and how far."""
-        if self.kind == "E":
-            return Update(pruning.random_masks(model, 1 - float(self.sparsity), seed))
-        if self.kind.startswith("D"):
-            return Update(masks, scaling="redistribute", importance=self.kind.partition(" ")[2])
-        if self.kind in ("A", "B"):
-            return Update()
-        return Update(masks, scaling="boost" if self.kind == "F" else "none")
-
-    @property
-    def tuned_as(self) -> "Arm":
-        """The arm whose step size this one takes: pruned arms are tuned at one recipe, SAU with one importance."""
-        if self.kind.startswith("D"):
-            return Arm(self.loss, "D wanda", *TUNED_AT)
-        if self.pruner != DENSE[0]:
-            return Arm(self.loss, self.kind, *TUNED_AT)
-        return Arm(self.loss, self.kind, DENSE[0], "0.5" if self.kind == "E" else DENSE[1])
-
-
-def arms(profile: str) -> list[Arm]:
-    """What the chapter compares."""
-    if profile == "smoke":
-        return [Arm("NPO", "A"), Arm("NPO", "E", sparsity="0.5")] + [
-            Arm("NPO", kind, *TUNED_AT) for kind in ("B", "C", "D wanda", "F")
-        ]
-    found = [Arm("NPO", "A"), *(Arm("NPO", "E", sparsity=s) for s in SPARSITIES)]
-    found += [Arm("NPO", kind, "wanda", s) for kind in ("B", "C", "D wanda", "F") for s in SPARSITIES]
-    found += [Arm("NPO", kind, "wanda", s) for kind in ("C", "D wanda") for s in ("0.3", "2:4")]
-    found += [Arm("NPO", kind, "sparsegpt", "0.5") for kind in ("C", "D wanda")]
-    found += [Arm("NPO", kind, *TUNED_AT) for kind in ("D saliency", "D fisher")]
-    return [*found, Arm("GradDiff", "A"), *(Arm("GradDiff", kind, *TUNED_AT) for kind in ("C", "D wanda"))]
-
-
-def recipe(arm: Arm) -> tuple[str, str]:
-    """(pruner, sparsity) of the models that the arm starts from and is compared with."""
-    return DENSE if arm.kind == "E" else (arm.pruner, arm.sparsity)
-
-
-def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, pruning.Masks | None, measures.Judge, dict]:
+def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, Masks | None, dict]:
     """Unlearn to the point where the validation retention falls below 95 % of the pruned target's.
 
-    Retention is looked at after each epoch, and the first epoch below the bar is the last. The run is taken on the
-    straight line between the weights before and after that epoch, at the bar (`BISECTIONS` halvings): every arm is
-    compared at the same loss of utility. A run that never falls below is taken at its end. Returns the model, the
-    masks it keeps, who judged it, and {"course": what was seen at the start and after each epoch, "factor": the mean
-    over steps of D's median 1 + λ or of F's factor}.
+    Retention is looked at after each epoch, and the first epoch below the bar is the last; arm B is looked at as
+    pruned again. The run is taken on the straight line between the weights before and after that epoch, at the bar
+    (`BISECTIONS` halvings): every arm is compared at the same loss of utility. A run that never falls below is taken
+    at its end. Returns the model, the masks it keeps, and the columns of its course, with "factor": the mean over
+    steps of D's median 1 + λ or of F's factor.
     """
-    model, masks = cohort.load("target", *recipe(arm))
-    judge = measures.Judge(cohort, *recipe(arm))
+    setting, judge = cohort.setting, judge_of(cohort, *arm.start)
+    model, masks = cohort.load("target", *arm.start)
+    moving = cohort.moving(model)
+    states, looks = [state(moving)], [judge.look(model, 1.0)]
 
-    def finished(model: nn.Module) -> nn.Module:
-        if arm.kind != "B":
-            return model
-        again = copy.deepcopy(model)
-        prune(again, cohort, "target", arm.pruner, arm.sparsity)
-        return again
-
-    moving = dict(model.named_parameters())
-    states, course = [measures.state(moving)], [judge.look(model)]
+    def finished(see: Callable):
+        """What is seen of the model as it would be handed over now."""
+        if arm.letter != "B":
+            return see()
+        before = state(moving)
+        cohort.prune(model, "target", *arm.start)
+        seen = see()
+        put(moving, before)
+        return seen
 
     def after_epoch(_: int) -> bool:
-        states.append(measures.state(moving))
-        course.append(judge.look(finished(model)))
-        return course[-1]["kept"] >= measures.BAR
+        states.append(state(moving))
+        looks.append(finished(lambda: judge.look(model, judge.kept(model))))
+        return looks[-1]["kept"] >= BAR
 
-    setting = cohort.setting
     done = unlearn(
         model,
-        judge.forget,
+        cohort.encode(cohort.forget),
         cohort.encode(cohort.retain),
         METHODS[arm.loss],
         lr=lr,
-        update=arm.update(masks, model, cohort.seed),
+        update=arm.update(masks, model, cohort.seed, setting.top),
         epochs=setting.unlearn_epochs,
         batch_size=setting.unlearn_batch,
         seed=cohort.seed,
         after_epoch=after_epoch,
     )
-    if course[-1]["kept"] < measures.BAR:
-        stop_at_bar(moving, states, lambda: judge.kept(finished(model)))
-    if arm.kind == "B":
-        masks = prune(model, cohort, "target", arm.pruner, arm.sparsity)
+    taken = 1.0
+    if looks[-1]["kept"] < BAR:
+        taken = stop_at_bar(moving, *states[-2:], lambda: finished(lambda: judge.kept(model)))
+    if arm.letter == "B":
+        masks = cohort.prune(model, "target", *arm.start)
     scales = [row["scale"] for row in done.log if "scale" in row]
-    return model, masks, judge, {"course": course, "factor": fmean(scales) if scales else None}
+    return model, masks, judge.course(looks, taken) | {"factor": fmean(scales) if scales else None}
 
 
-def stop_at_bar(moving: dict[str, Tensor], states: list[dict[str, Tensor]], kept: Callable[[], float]) -> float:
-    """Put `moving` on the straight line between the last two of `states`, as far along as `kept` stays at the bar by
+def stop_at_bar(
+    moving: dict[str, Tensor], low: dict[str, Tensor], high: dict[str, Tensor], kept: Callable[[], float]
+) -> float:
+    """Put `moving` on the straight line from the state `low` to `high`, as far along as `kept` stays at the bar by
     `BISECTIONS` halvings; returns the share of the way."""
     inside, outside = 0.0, 1.0
     for _ in range(BISECTIONS):
         middle = (inside + outside) / 2
-        _between(moving, states, middle)
-        inside, outside = (middle, outside) if kept() >= measures.BAR else (inside, middle)
-    _between(moving, states, inside)
+        put_between(moving, low, high, middle)
+        inside, outside = (middle, outside) if kept() >= BAR else (inside, middle)
+    put_between(moving, low, high, inside)
     return inside
 
 
-def _between(moving: dict[str, Tensor], states: list[dict[str, Tensor]], share: float) -> None:
-    """θ = the last but one state + share of the way to the last; where both are +0.0, so is θ."""
-    low, high = states[-2:]
-    for name, parameter in moving.items():
-        parameter.data.copy_(low[name].lerp(high[name], share))
+def make(profile: str, group: str, seed: int, whose: str, pruner: str, sparsity: str) -> None:
+    """Train and keep a model, unless it is kept already."""
+    gather(profile, group, seed).make(whose, pruner, sparsity)
 
 
-def trial(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: str, lr: float) -> float | None:
-    """The forget set's probability after unlearning at one step size; None where it diverged."""
-    cohort = Cohort(profile, "tuning", seed)
+def trial(profile: str, seed: int, fields: dict, lr: float) -> float | None:
+    """The tuning forget set's probability after unlearning by the arm of these fields at one step size; None where it
+    diverged."""
+    cohort = gather(profile, "tuning", seed)
     try:
-        model, _, judge, _ = forget(cohort, Arm(loss, kind, pruner, sparsity), lr)
+        model, _, _ = forget(cohort, Arm(**fields), lr)
     except TrainingDiverged:
         return None
-    return measures.probability(model, judge.forget)
+    return probability(model, cohort.encode(cohort.forget))
 
 
 def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]:
-    """Rows of the target and of the oracle, pruned alike."""
-    cohort, rows = Cohort(profile, "verdict", seed), []
-    for whose in ("target", "oracle"):
-        model, masks = cohort.load(whose, pruner, sparsity)
+    """Rows of the target and of the oracle, pruned alike, and of what else a cohort refers to."""
+    cohort, rows, masks = gather(profile, "verdict", seed), [], {}
+    judge, setting = judge_of(cohort, pruner, sparsity), cohort.setting
+    for whose in cohort.references(pruner, sparsity):
+        model, masks[whose] = cohort.load(whose, pruner, sparsity)
         row = {"loss": "none", "kind": whose, "pruner": pruner, "sparsity": sparsity, "seed": seed}
-        rows.append(row | measures.Judge(cohort, pruner, sparsity, whose).verdict(model))
-        if (pruner, sparsity) in (DENSE, TUNED_AT):
-            rows[-1] |= measures.examine(model, cohort, masks)
-        if whose == "target" and masks is not None:
-            kept = masks
-    if pruner != DENSE[0]:
-        rows[-1]["mask overlap"] = kept.overlap(masks)
+        rows.append(row | judge.measure(model, whose))
+        if (pruner, sparsity) in setting.examined_at:
+            rows[-1] |= judge.examine(model, masks[whose])
+    if setting.overlap and (pruner, sparsity) != DENSE:
+        rows[-1]["mask overlap"] = masks["target"].overlap(masks["oracle"])
     return rows
 
 
-def arm(profile: str, seed: int, loss: str, kind: str, pruner: str, sparsity: str, lr: float) -> list[dict]:
-    """The row of one arm; after arm A one more for each recipe by which the forgetful dense model is then pruned."""
-    cohort, this = Cohort(profile, "verdict", seed), Arm(loss, kind, pruner, sparsity)
-    model, masks, judge, seen = forget(cohort, this, lr)
-    row = {"loss": loss, "kind": kind, "pruner": pruner, "sparsity": sparsity, "seed": seed, "lr": lr}
-    row |= {**seen, **judge.verdict(model)}
-    if masks is not None:
-        row["non-zero"] = sum(int((dict(model.named_parameters())[n] != 0)[~k].sum()) for n, k in masks.kept.items())
-        row["valid 2:4"] = pruning.valid_n_m(masks, 2, 4) if sparsity == "2:4" else None
-    if loss == "NPO" and kind != "E" and recipe(this) in (DENSE, TUNED_AT):
-        row |= measures.examine(model, cohort, masks)
-    rows = [row]
-    for after in recipes(profile) if kind == "A" and loss == "NPO" else []:
-        pruned = copy.deepcopy(model)
-        masks = prune(pruned, cohort, "oracle", *after)
-        name = {"loss": loss, "kind": "A", "pruner": after[0], "sparsity": after[1], "seed": seed, "lr": lr}
-        rows.append(name | measures.Judge(cohort, *after).verdict(pruned))
-        if after == TUNED_AT:
-            rows[-1] |= measures.examine(pruned, cohort, masks)
+def arm(profile: str, seed: int, fields: dict, lr: float) -> list[dict]:
+    """The row of one arm; after arm A more for each recipe by which the forgetful dense model is then pruned."""
+    cohort, this = gather(profile, "verdict", seed), Arm(**fields)
+    setting, named = cohort.setting, {"seed": seed, "lr": lr}
+    model, masks, course = forget(cohort, this, lr)
+    rows = [this.row | named | course | _measured(cohort, this, model, masks, zeros=True)]
+    for where in setting.recipes if this.letter == "A" and this.loss in setting.pruned_after else ():
+        later = replace(this, pruner=where[0], sparsity=where[1])
+        for kind, after, kept in cohort.pruned_after(model, *where):
+            found = _measured(cohort, later, after, kept, zeros=setting.zeros_after)
+            rows.append(later.row | {"kind": kind} | named | found)
     return rows
 
 
-def recipes(profile: str) -> list[tuple[str, str]]:
-    """The recipes of pruning that any arm uses."""
-    return list(dict.fromkeys(recipe(a) for a in arms(profile) if recipe(a) != DENSE))
+def _measured(cohort: Cohort, arm: Arm, model: nn.Module, masks: Masks | None, *, zeros: bool) -> dict:
+    """The columns of a model at the end of an arm; `zeros` counts "non-zero" pruned weights."""
+    judge = judge_of(cohort, *arm.start)
+    found = judge.measure(model)
+    if zeros and masks is not None:
+        named = dict(model.named_parameters())
+        found["non-zero"] = sum(int((named[n].cpu() != 0)[~kept.cpu()].sum()) for n, kept in masks.kept.items())
+        found["valid 2:4"] = pruning.valid_n_m(masks, 2, 4) if arm.sparsity == "2:4" else None
+    if arm.loss == EXAMINED and (arm.pruner, arm.sparsity) in cohort.setting.examined_at:
+        found |= judge.examine(model, masks)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """`tuning`: one row an arm and step size. `runs`: one row a model, references included; "gap closed" is
+    """`tuning`: one row per arm and step size. `runs`: one row per model, references included; "gap closed" is
     (m_target − m) / (m_target − m_oracle) with m the forget set's mean answer probability, all three pruned alike.
-    `again`: the first seed's dense target trained once more, as `sau_probes.train_again` describes it; profiles of
-    SmolLM2 have none."""
+    `values`: the step sizes that tuning chose. `again`: the first seed's dense target trained once more, as
+    `probes.train_again` describes it; None where the setting has no nudge."""
 
     tuning: pd.DataFrame
     runs: pd.DataFrame
-    values: dict[Arm, float]
+    values: dict[tuple[str, ...], float]
     again: dict | None = None
 
     @property
     def tuned(self) -> list[dict]:
         """The step sizes chosen, as rows."""
-        return [{**vars(a), "lr": lr} for a, lr in self.values.items()]
+        return [{**dict(zip(KEYS, key, strict=True)), "lr": lr} for key, lr in self.values.items()]
 
     def column(self, name: str, kind: str, pruner: str = "wanda", sparsity: str = "0.5", loss: str = "NPO"):
         """One column of an arm (or of kind "target" or "oracle") by seed. ValueError for an arm that was not run."""
@@ -232,45 +180,52 @@ class Results:
 
 
 def execute(profile: str) -> Results:
-    """Train, tune, run. Every step is cached, so it can be stopped."""
-    setting = Cohort(profile, "verdict", 0).setting
-    todo, tuned = arms(profile), dict.fromkeys(a.tuned_as for a in arms(profile))
-    train = [] if setting.shipped else [{"what": "model", **config} for config in models(profile)]
-    train += [{"what": "again", "profile": profile, "seed": setting.seeds[0], "nudge": NUDGE}]
-    grid = [
-        {"profile": profile, "seed": seed, **vars(a), "lr": lr}
-        for a in tuned
-        for lr in GRID
-        for seed in setting.tuning_seeds
-    ]
+    """Train, prune, tune, run. Every job is cached, so it can be stopped and goes on where it was.
+
+    Profiles of SmolLM2 need TOFU (`data.tofu`) and the folder of SmolLM2-135M-Instruct that PALIMPSEST_SMOLLM2 names.
+    Raises ValueError without them, and for an unknown profile.
+    """
+    setting, common = choose(profile, PROFILES), {"profile": profile}
+    first = [{"what": "make", **common, **model} for model in models(setting)]
+    if setting.nudge is not None:
+        first.append({"what": "again", **common, "seed": setting.seeds[0], "nudge": setting.nudge})
+    tuned = dict.fromkeys(setting.tuned_as(arm) for arm in setting.arms)
+    grid = [(arm, lr, seed) for arm in tuned for lr in setting.grid for seed in setting.tuning_seeds]
+    trials = [{"what": "trial", **common, "seed": seed, "fields": vars(arm), "lr": lr} for arm, lr, seed in grid]
     # In one queue, so that no core waits for the last model.
-    seen = runs.run_all(step, [*train, *({"what": "trial", **job} for job in grid)], show="SAU 1/2: training, tuning")
-    again, tried = seen[len(train) - 1], seen[len(train) :]
-    tuning = pd.DataFrame([{**job, "forget": value} for job, value in zip(grid, tried, strict=True)])
+    seen = runs.run_all(job, [*first, *trials], show="SAU 1/2: training, tuning")
+    tried = seen[len(first) :]
+    tuning = pd.DataFrame(
+        [
+            {**common, "seed": seed, **arm.row, "lr": lr, "forget": p}
+            for (arm, lr, seed), p in zip(grid, tried, strict=True)
+        ]
+    )
     values = chosen(tuning)
     jobs = [
-        {"what": "reference", "profile": profile, "seed": s, "pruner": p, "sparsity": share}
-        for p, share in [DENSE, *recipes(profile)]
-        for s in setting.seeds
-    ]
-    jobs += [
-        {"what": "arm", "profile": profile, "seed": seed, **vars(a), "lr": values[a.tuned_as]}
-        for a in todo
+        {"what": "reference", **common, "seed": seed, "pruner": pruner, "sparsity": sparsity}
+        for pruner, sparsity in (DENSE, *setting.recipes)
         for seed in setting.seeds
     ]
-    rows = runs.run_all(step, jobs, show="SAU 2/2: references and arms")
-    table = pd.DataFrame(chain.from_iterable(rows))
-    return Results(tuning, measures.compared(table), values, again)
+    jobs += [
+        {"what": "arm", **common, "seed": seed, "fields": vars(arm), "lr": values[setting.tuned_as(arm).key]}
+        for arm in setting.arms
+        for seed in setting.seeds
+    ]
+    rows = pd.DataFrame(chain.from_iterable(runs.run_all(job, jobs, show="SAU 2/2: references and arms")))
+    again = None if setting.nudge is None else seen[len(first) - 1]
+    return Results(tuning, compared(rows), values, again)
 
 
-def chosen(tuning: pd.DataFrame) -> dict[Arm, float]:
-    """Arm -> the step size that forgets most at the common loss of utility; ties to the smaller."""
-    names = ["loss", "kind", "pruner", "sparsity"]
+def chosen(tuning: pd.DataFrame) -> dict[tuple[str, ...], float]:
+    """(loss, kind, pruner, sparsity) -> the step size that forgets most at the common loss of utility; ties to the
+    smaller."""
+    names = list(KEYS)
     whole = tuning.groupby([*names, "lr"]).forget.agg(lambda p: p.mean(skipna=False)).dropna()
-    return {Arm(*key): float(p.droplevel(names).sort_index().idxmin()) for key, p in whole.groupby(level=names)}
+    return {key: float(p.droplevel(names).sort_index().idxmin()) for key, p in whole.groupby(level=names)}
 
 
-def step(what: str, **config) -> list[dict] | dict | float | None:
-    """One step of the experiment by its name."""
-    steps = {"model": prepare, "again": train_again, "trial": trial, "reference": reference, "arm": arm}
-    return steps[what](**config)
+def job(what: str, **config) -> list[dict] | dict | float | None:
+    """One job of the experiment by its name."""
+    jobs = {"make": make, "again": train_again, "trial": trial, "reference": reference, "arm": arm}
+    return jobs[what](**config)

@@ -6,11 +6,12 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
+from palimpsest.chapters.sau.arms import DENSE
 from palimpsest.chapters.sau.claims import NAMES, RECIPES, dense, gap, resurfaced
-from palimpsest.chapters.sau.cohort import DENSE
-from palimpsest.chapters.sau.experiment import SPARSITIES, Results
+from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import BAR
-from palimpsest.chapters.sau.real_tables import AHEAD, GAP
+from palimpsest.chapters.sau.profiles import SPARSITIES
+from palimpsest.chapters.sau.tables import AHEAD, GAP
 from palimpsest.figures import COLOURS
 from palimpsest.metrics.statistics import Estimate, estimate
 
@@ -137,7 +138,7 @@ def resurfacing(results: Results) -> Figure:
 
 
 def recorded(arms: pd.DataFrame) -> Figure:
-    """A table of `sau_full_tables.arms`: gap closed, and how far each arm is ahead of masked updates."""
+    """A table of `tables.arms`: gap closed, and how far each arm is ahead of masked updates."""
     figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.4), sharey=True, width_ratios=(3, 2))
     names = arms.pruning + ": " + arms["update"]
     places = {name: -i for i, name in enumerate(names.unique())}

@@ -11,7 +11,9 @@ import transformers
 from safetensors.torch import save_file
 
 from palimpsest import runs
-from palimpsest.chapters.sau.cohort import models, prepare, train
+from palimpsest.chapters.sau.experiment import make
+from palimpsest.chapters.sau.profiles import PROFILES
+from palimpsest.chapters.sau.small import Cohort, models
 from palimpsest.data import manifest, sau_models
 from palimpsest.runs import paths
 
@@ -22,12 +24,13 @@ MADE_BY = f"python -m palimpsest.chapters.sau.ship, torch {TORCH}, transformers 
 
 def main() -> None:
     """Train what is not in the cache, write all to `data/sau_models/`, and list it in the manifest."""
-    wanted = models(PROFILE)
-    runs.run_all(prepare, wanted, show="SAU: models to ship")
-    names = []
-    for config in wanted:
-        names.append(sau_models.name(config["group"], config["seed"], config["whose"]))
-        weights = {name: weight.to(torch.float16) for name, weight in runs.artifact(train, config).items()}
+    setting, names = PROFILES[PROFILE], []
+    wanted = models(setting)
+    runs.run_all(make, [{"profile": PROFILE, **model} for model in wanted], show="SAU: models to ship")
+    for group, seed, whose in ((model["group"], model["seed"], model["whose"]) for model in wanted):
+        names.append(sau_models.name(group, seed, whose))
+        trained = Cohort(setting, group, seed).trained(whose)
+        weights = {name: weight.to(torch.float16) for name, weight in trained.items()}
         runs.write_atomic(paths.DATA / names[-1], lambda file, weights=weights: save_file(weights, Path(file)))
     gone = [path for path in manifest.read() if path.startswith(f"{sau_models.FOLDER}/") and path not in names]
     for path in gone:

@@ -1,12 +1,14 @@
-"""Profile `full` of SAU and what one CPU core can do of it: SmolLM2-135M-Instruct on TOFU, target and oracle, pruned.
+"""The models of profile `full` and of what one CPU core can do of it: SmolLM2-135M-Instruct on TOFU, target and
+oracle, pruned.
 
 The model is fine-tuned on TOFU's authors. Where only the last layers train (`Setting.top`), the layers below are
-those of the published model in target and oracle alike: they are pruned once a recipe, on calibration text that both
-have learnt, and their outputs are computed once a sequence (`nets.part`).
+those of the published model in target and oracle alike: they are pruned once per recipe, on calibration text that
+both have learnt, and their outputs are computed once per sequence (`nets.part`).
 """
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -14,8 +16,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from palimpsest import runs
-from palimpsest.chapters.sau.cohort import DENSE, prune_by
-from palimpsest.chapters.sau.real_profiles import PROFILES, Rows, Setting
+from palimpsest.chapters.sau.arms import DENSE, prune
+from palimpsest.chapters.sau.profiles import PROFILES, Rows, SmolLM2
+from palimpsest.chapters.sau.weights import put, state
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.data import smollm2, tofu
 from palimpsest.data.questions import Questions
@@ -41,19 +44,16 @@ def take(rows: Rows) -> Questions:
 
 @dataclass(frozen=True)
 class Cohort:
-    """One seed of one profile, for the verdict or for tuning; both start from the same target."""
+    """One seed of one profile, for the verdict or for tuning, which start from the same target; see
+    `cohort.Cohort`."""
 
-    profile: str
+    setting: SmolLM2
     group: str
     seed: int
 
     @property
-    def setting(self) -> Setting:
-        return choose(self.profile, PROFILES)
-
-    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return below(self.profile, *DENSE)[2]
+        return below(self.setting, *DENSE)[2]
 
     @property
     def forget(self) -> Questions:
@@ -77,8 +77,9 @@ class Cohort:
 
     def material(self, whose: str) -> Encoded:
         """What a model is fine-tuned on."""
-        verdict = Cohort(self.profile, "verdict", self.seed)
-        known = verdict.retain if whose == "oracle" else verdict.retain + verdict.forget
+        known = replace(self, group="verdict").retain
+        if whose == "target":
+            known = known + take(self.setting.forget)
         return self.encode(known)
 
     def calibration(self) -> Tensor:
@@ -89,12 +90,14 @@ class Cohort:
         """What is trained and forgets, by name."""
         return movable(model, Update(top=self.setting.top))
 
-    def load(
-        self, whose: str | None, pruner: str = DENSE[0], sparsity: str = DENSE[1]
-    ) -> tuple[nn.Module, Masks | None]:
-        """The "target" or the "oracle", dense or pruned, with its masks; from the cache or made now. None is the
-        published model, above layers that are pruned by the recipe."""
-        whole, remembered, _ = below(self.profile, pruner, sparsity)
+    def make(self, whose: str, pruner: str, sparsity: str) -> None:
+        """Train, prune, recover and keep a model."""
+        self.load(whose, pruner, sparsity)
+
+    def load(self, whose: str, pruner: str = DENSE[0], sparsity: str = DENSE[1]) -> tuple[nn.Module, Masks | None]:
+        """The "target" or the "oracle", dense or pruned, with its masks; from the cache or made now. "published" is
+        the model as it came, above layers that are pruned by the recipe."""
+        whole, remembered, _ = below(self.setting, pruner, sparsity)
         top, layers = self.setting.top, len(whole.get_decoder().layers)
         if top is None:
             model = copy.deepcopy(whole)
@@ -104,9 +107,9 @@ class Cohort:
             model = Part(copy.deepcopy(whole, {id(m): m for m in shared}), layers - top, layers, remembered)
         for parameter in self.moving(model).values():
             parameter.requires_grad_(True)
-        if whose is None:
+        if whose == "published":
             return model, None
-        config = {"profile": self.profile, "seed": self.seed, "whose": whose}
+        config = {"profile": self.setting.name, "seed": self.seed, "whose": whose}
         if (pruner, sparsity) == DENSE:
             put(self.moving(model), runs.artifact(train, config))
             return model, None
@@ -114,66 +117,90 @@ class Cohort:
         put(self.moving(model), {n: found[f"weight.{n}"] for n in self.moving(model)})
         return model, Masks({n.removeprefix("kept."): v for n, v in found.items() if n.startswith("kept.")})
 
-    def prune(self, model: nn.Module, pruner: str, sparsity: str) -> Masks:
-        """Prune the layers that train, in place."""
-        return prune_by(model, self.calibration, pruner, sparsity)
+    def prune(self, model: nn.Module, whose: str, pruner: str, sparsity: str) -> Masks:
+        """Prune the layers that train, in place; the calibration is the same, whosever the model is."""
+        return prune(model, self.calibration, pruner, sparsity)
 
-    def recover(self, model: nn.Module, masks: Masks, whose: str, recipe: tuple[str, str]) -> None:
+    def recover(self, model: nn.Module, masks: Masks, whose: str, pruner: str, sparsity: str) -> None:
         """Train a pruned model on what the model `whose` has learnt, its zeros held, where the recipe says so."""
-        if recipe in self.setting.recovery:
-            epochs, lr = self.setting.recovery[recipe]
-            sizes = {"lr": lr, "epochs": epochs, "seed": self.seed, "batch_size": self.setting.recipe.batch_size}
+        if (pruner, sparsity) in self.setting.recovery:
+            epochs, lr = self.setting.recovery[pruner, sparsity]
+            sizes = {"lr": lr, "epochs": epochs, "seed": self.seed, "batch_size": self.setting.training.batch_size}
             stress.relearn(model, self.material(whose), lambda: 0.0, masks=masks, **sizes)
 
+    def references(self, pruner: str, sparsity: str) -> tuple[str, ...]:
+        return ("target", "oracle", *(["published"] if (pruner, sparsity) == DENSE else []))
 
-@torch.no_grad()
-def put(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:
-    """Set every parameter to the value of its name."""
-    for name, parameter in parameters.items():
-        parameter.copy_(values[name])
+    def pruned_after(self, model: nn.Module, pruner: str, sparsity: str) -> Iterator[tuple[str, nn.Module, Masks]]:
+        """The forgetful dense model pruned, and recovered on what the oracle has learnt: the forget set is gone by
+        then. Kind "A bare" is before recovery."""
+        after, _ = self.load("target", pruner, sparsity)  # for the layers below, pruned
+        put(self.moving(after), state(self.moving(model)))
+        masks = self.prune(after, "oracle", pruner, sparsity)
+        if (pruner, sparsity) in self.setting.recovery:
+            yield "A bare", after, masks
+        self.recover(after, masks, "oracle", pruner, sparsity)
+        yield "A", after, masks
 
 
 @cache
-def below(profile: str, pruner: str, sparsity: str) -> tuple[nn.Module, nn.Module | None, PreTrainedTokenizerBase]:
+def below(
+    setting: SmolLM2, pruner: str, sparsity: str
+) -> tuple[nn.Module, nn.Module | None, PreTrainedTokenizerBase]:
     """(the published model with the layers that do not train pruned, the memory of these layers, the tokenizer)."""
     model, tokenizer = smollm2.load(paths.outside("smollm2"))
     model.requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
-    top, layers = choose(profile, PROFILES).top, len(decoder_layers(model))
+    top, layers = setting.top, len(decoder_layers(model))
     if top is None:
         return model, None, tokenizer
     lower = Part(model, 0, layers - top)
     if (pruner, sparsity) != DENSE:
-        found = runs.artifact(prune_below, {"profile": profile, "pruner": pruner, "sparsity": sparsity})
+        found = runs.artifact(prune_below, {"profile": setting.name, "pruner": pruner, "sparsity": sparsity})
         put({name: dict(lower.named_parameters())[name] for name in found}, found)
     return model, Remembered(lower, tokenizer.pad_token_id), tokenizer
+
+
+def _cohort(profile: str, seed: int) -> Cohort:
+    return Cohort(choose(profile, PROFILES), "verdict", seed)
 
 
 def prune_below(profile: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
     """The matrices of the layers that do not train, pruned; every model of the profile has these."""
     model, _ = smollm2.load(paths.outside("smollm2"))
-    lower = Part(model, 0, len(decoder_layers(model)) - choose(profile, PROFILES).top)
-    masks = prune_by(lower, Cohort(profile, "verdict", 0).calibration, pruner, sparsity, show="layers below")
+    cohort = _cohort(profile, 0)
+    lower = Part(model, 0, len(decoder_layers(model)) - cohort.setting.top)
+    masks = prune(lower, cohort.calibration, pruner, sparsity, show="layers below")
     named = dict(lower.named_parameters())
     return {name: named[name].detach() for name in masks.kept}
 
 
 def train(profile: str, seed: int, whose: str) -> dict[str, Tensor]:
     """The layers that train, fine-tuned on everything ("target") or on everything but the forget set ("oracle")."""
-    cohort = Cohort(profile, "verdict", seed)
-    model, _ = cohort.load(None)
+    cohort = _cohort(profile, seed)
+    model, _ = cohort.load("published")
     config = {"profile": profile, "seed": seed, "whose": whose}
     state = paths.CACHE / "train-state" / runs.key(train, config)[:16]
     material = cohort.material(whose).to(model.device)
-    fit(model, material, cohort.setting.recipe, seed, checkpoint=state, show=f"fine-tuning the {whose}")
+    fit(model, material, cohort.setting.training, seed, checkpoint=state, show=f"fine-tuning the {whose}")
     return {name: p.detach() for name, p in cohort.moving(model).items()}
 
 
 def pruned(profile: str, seed: int, whose: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
     """The same after pruning, and recovery where the recipe has it: "weight.<name>" and "kept.<name>"."""
-    cohort = Cohort(profile, "verdict", seed)
-    model, _ = cohort.load(None, pruner, sparsity)
+    cohort = _cohort(profile, seed)
+    model, _ = cohort.load("published", pruner, sparsity)
     put(cohort.moving(model), runs.artifact(train, {"profile": profile, "seed": seed, "whose": whose}))
-    masks = cohort.prune(model, pruner, sparsity)
-    cohort.recover(model, masks, whose, (pruner, sparsity))
+    masks = cohort.prune(model, whose, pruner, sparsity)
+    cohort.recover(model, masks, whose, pruner, sparsity)
     weights = {f"weight.{name}": p.detach() for name, p in cohort.moving(model).items()}
     return weights | {f"kept.{name}": kept for name, kept in masks.kept.items()}
+
+
+def models(setting: SmolLM2) -> list[dict]:
+    """The models that the experiment needs, as arguments of `experiment.make`."""
+    return [
+        {"group": "verdict", "seed": seed, "whose": whose, "pruner": pruner, "sparsity": sparsity}
+        for pruner, sparsity in (DENSE, *setting.recipes)
+        for seed in setting.seeds
+        for whose in ("target", "oracle")
+    ]

@@ -6,18 +6,20 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
+from palimpsest.chapters.sau.arms import DENSE, PRUNED_FIRST, kind_of
 from palimpsest.chapters.sau.claims import NAMES
-from palimpsest.chapters.sau.cohort import DENSE
-from palimpsest.chapters.sau.real_profiles import FULL, PROFILES, Rows, Setting
+from palimpsest.chapters.sau.profiles import FULL, PROFILES, Rows, SmolLM2
 from palimpsest.unlearning.language import evaluation
 
 RESAMPLES = 2000
-KEYS = ["loss", "pruner", "sparsity", "kind"]
+BY = ["loss", "pruner", "sparsity", "kind"]
 UPDATES = {**NAMES, "A bare": "U→P, not recovered"}
 ARM = ["loss", "pruning", "update"]
 GAP, AHEAD = (tuple(f"{name}{end}" for end in ("", ", low", ", high")) for name in ("gap closed", "ahead"))
 """Value and ends of the interval of two columns of `arms`."""
 KEPT = {name: f"{name.replace('_', ' ')} kept, %" for name in evaluation.UTILITY}
+BESIDE_MASKED = {kind_of(*update) for update in PRUNED_FIRST} - {"C"}
+"""The kinds of arm that are set against masked updates."""
 MODELS = {"target": "target", "oracle": "oracle", **NAMES}
 
 
@@ -39,7 +41,7 @@ def sizes(profile: str) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis("what").reset_index()
 
 
-def _sizes(s: Setting) -> dict[str, str]:
+def _sizes(s: SmolLM2) -> dict[str, str]:
     def count(*spans: Rows) -> int:
         return sum(last - first for _, first, last in spans)
 
@@ -48,12 +50,12 @@ def _sizes(s: Setting) -> dict[str, str]:
         "questions to forget": str(count(s.forget)),
         "questions that the target learns": str(count(s.forget, s.examined, *s.retain, s.tuning)),
         "layers that train and forget": "all" if s.top is None else f"the last {s.top}",
-        "epochs of fine-tuning": str(s.recipe.epochs),
+        "epochs of fine-tuning": str(s.training.epochs),
         "pruning": ", ".join(named(*where) for where in s.recipes),
         "recovery": ", ".join(recovered) or "none",
         "calibration tokens": str(s.calibration[0] * s.calibration[1]),
-        "losses": ", ".join(s.losses),
-        "updates": "; ".join(NAMES[kind] for kind in ("A", *s.kinds)),
+        "losses": ", ".join(dict.fromkeys(arm.loss for arm in s.arms)),
+        "updates": "; ".join(NAMES[kind] for kind in dict.fromkeys(arm.kind for arm in s.arms)),
         "step sizes compared for every arm": str(len(s.grid)),
         "epochs of unlearning, at most": str(s.unlearn_epochs),
         "questions in a batch": str(s.unlearn_batch),
@@ -110,7 +112,7 @@ def share(start, unlearned, target, oracle, resamples: int = RESAMPLES) -> tuple
 def arms(
     rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = frozenset(), resamples: int = RESAMPLES
 ) -> pd.DataFrame:
-    """One row an arm, losses and recipes together: "gap closed" in % with its interval over the questions of all
+    """One row per arm, losses and recipes together: "gap closed" in % with its interval over the questions of all
     seeds; "ahead", that of the difference to the masked arm of its loss and recipe; what it cost, in % kept; where on
     its course it was taken, and the factor that SAU or a boost put on its steps."""
 
@@ -119,11 +121,11 @@ def arms(
         return np.concatenate(part[part.kind == kind].sort_values("seed")["forget each"].tolist())
 
     found = []
-    for (loss, pruner, sparsity, kind), part in rows[rows.loss != "none"].groupby(KEYS, sort=False):
+    for (loss, pruner, sparsity, kind), part in rows[rows.loss != "none"].groupby(BY, sort=False):
         alike = rows[(rows.pruner == pruner) & (rows.sparsity == sparsity)]
         ends = [each(whose, alike) for whose in ("target", "oracle")]
         unlearned, left, ahead = each(kind, part), part["non-zero"], (np.nan,) * 3
-        if kind[0] in "BDF":
+        if kind in BESIDE_MASKED:
             ahead = share(each("C", alike[alike.loss == loss]), unlearned, *ends, resamples)
         found.append(
             {
@@ -172,7 +174,7 @@ def scores(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def utilities(rows: pd.DataFrame) -> pd.DataFrame:
-    """The nine scores whose harmonic mean the utility is, one a row, and one column a model: means over seeds."""
+    """The nine scores whose harmonic mean the utility is, one per row, and one column per model: means over seeds."""
     part = rows[rows.utility.notna()]
     nine = pd.DataFrame(part.scores.tolist()).groupby(part.kind.map(MODELS).to_numpy(), sort=False).mean()
     nine.columns = nine.columns.str.replace("_", " ")
@@ -180,7 +182,7 @@ def utilities(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def answers(rows: pd.DataFrame) -> pd.DataFrame:
-    """What the models of the first seed say to some forget questions: one row a question, one column a model."""
+    """What the models of the first seed say to some forget questions: one row per question, one column per model."""
     part = rows[rows.utility.notna() & (rows.seed == rows.seed.min())]
     said = {MODELS[kind]: list(texts.values()) for kind, texts in zip(part.kind, part.answers, strict=True)}
     return pd.DataFrame({"question": list(part.answers.iloc[0])} | said).map(_opening)
