@@ -62,14 +62,11 @@ from scipy.stats import chisquare
 from transformers.utils import logging
 
 from palimpsest import decoding, figures, kernels, ledger, runs
-from palimpsest.chapters.sage import claims as sage_claims
-from palimpsest.chapters.sage import cost as sage_cost
-from palimpsest.chapters.sage import experiment as sage
+from palimpsest.chapters.sage import claims, cost, experiment, probes, stepper, tables
 from palimpsest.chapters.sage import figures as draw
-from palimpsest.chapters.sage import probes as sage_probes
-from palimpsest.chapters.sage import real_tables as sage_full_tables
-from palimpsest.chapters.sage import requests as sage_requests
-from palimpsest.chapters.sage import stepper as sage_stepper
+from palimpsest.chapters.sage.arms import PLAIN
+from palimpsest.chapters.sage.profiles import PROFILES
+from palimpsest.chapters.sage.results import forwards_per_token, size, tau
 from palimpsest.chapters.shared import records
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.decoding.distributions import Distribution
@@ -78,7 +75,7 @@ from palimpsest.metrics.statistics import estimate
 from palimpsest.runs import paths
 
 logging.set_verbosity_error()  # its assisted generation warns of how it calls itself
-setting = choose(profile, sage_requests.PROFILES)
+setting = choose(profile, PROFILES)
 torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
 figures.style()
 
@@ -262,15 +259,15 @@ for backend in (None, "triton"):
 # Three lines around a model's own `generate`; the text is the same:
 
 # %% tags=["nbval-check-output"]
-model = sage_requests.decoder("target").model
-request = sage_requests.inputs(profile, "tuning", seed, "target")[0]
+model = setting.family.decoder("target").model
+request = setting.inputs("tuning", seed, "target")[0]
 options = {
     "max_new_tokens": 60,
     "attention_mask": torch.ones_like(request["input_ids"]),
 }
 
 tree_decoding = decoding.TreeDecoding(
-    sage_requests.decoder("drafter").model, policy="sage"
+    setting.family.decoder("drafter").model, policy="sage"
 )
 with_tree = model.generate(**request, **options, custom_generate=tree_decoding)
 plain = model.generate(**request, **options, do_sample=False)
@@ -296,21 +293,21 @@ print("same text:", torch.equal(with_tree, plain))
 # selection rules, on this chapter's drafter.
 
 # %%
-results = sage.execute(profile)
-jobs = sage_probes.jobs(profile)
-probes = pd.DataFrame(
-    chain.from_iterable(runs.run_all(sage_probes.exactness, jobs, show="SAGE: float64"))
+results = experiment.execute(profile)
+jobs = probes.jobs(profile)
+probed = pd.DataFrame(
+    chain.from_iterable(runs.run_all(probes.exactness, jobs, show="SAGE: float64"))
 )
-print(f"{len(results.runs)} texts decoded")
+print(f"{len(results.decodes)} texts decoded")
 
 # %% [markdown]
 # What the pair can do, measured on a thousand test pictures when it was trained (`data/vision_language/README.md`), and what a
 # request looks like here:
 
 # %% tags=["hide-input"]
-picture = sage_stepper.decode(1000, decoding.policies["sage"]())
+picture = stepper.decode(1000, decoding.policies["sage"]())
 length = results.of("sage").tokens.map(len)
-quality = sage_requests.quality()
+quality = results.measured["quality"]
 figures.table(
     pd.DataFrame(
         [
@@ -341,7 +338,7 @@ figures.table(
 # is its bonus token. Watch the tree grow deeper after a sure round and wider after an unsure one.
 
 # %% tags=["hide-input"]
-sage_stepper.show(picture, decoding.policies["sage"]())
+stepper.show(picture, decoding.policies["sage"]())
 
 # %% [markdown]
 # ### Is entropy a signal?
@@ -377,20 +374,23 @@ shown = [
 shown += ["static, small", "eagle2, small", "opt_tree, small", "specvlm"]
 rows = []
 for arm in shown:
-    tau, cost = (
+    accepted, forwards = (
         estimate(results.by_seed(arm, measure))
-        for measure in (sage.tau, lambda part: sage.cost(part, sage.price()))
+        for measure in (
+            tau,
+            lambda part: forwards_per_token(part, results.prices["vision"]),
+        )
     )
     part = results.of(arm)
     rounds = part.accepted.map(len).sum()
     rows.append(
         {
-            "policy": sage_claims.NAMES[arm],
-            "accepted a round": f"{tau.mean:.2f} [{tau.low:.2f}, {tau.high:.2f}]",
-            "nodes a round": f"{sage.size(part):.1f}",
+            "policy": claims.NAMES[arm],
+            "accepted a round": f"{accepted.mean:.2f} [{accepted.low:.2f}, {accepted.high:.2f}]",
+            "nodes a round": f"{size(part):.1f}",
             "levels": f"{part.depths.map(sum).sum() / rounds:.1f}",
             "drafter's forwards a round": f"{(part['draft forwards'] - 1).sum() / rounds:.1f}",
-            "cost a token": f"{cost.mean:.3f}",
+            "cost a token": f"{forwards.mean:.3f}",
         }
     )
 figures.table(pd.DataFrame(rows))
@@ -445,18 +445,18 @@ for setting_of, names in (
     ("drafted without a model", ("recycling", "lookup")),
 ):
     for arm in names:
-        tau = estimate(results.by_seed(arm, sage.tau))
+        accepted = estimate(results.by_seed(arm, tau))
         name = (
-            sage_claims.NAMES[arm.split(",")[0]]
-            if arm not in ("recycling", "lookup")
+            claims.NAMES[results.arms[arm].policy]
+            if results.arms[arm].drafter == "model"
             else f"SAGE on {arm}"
         )
         rows.append(
             {
                 "setting": setting_of,
                 "policy": name,
-                "accepted a round": f"{tau.mean:.2f} [{tau.low:.2f}, {tau.high:.2f}]",
-                "nodes a round": f"{sage.size(results.of(arm)):.1f}",
+                "accepted a round": f"{accepted.mean:.2f} [{accepted.low:.2f}, {accepted.high:.2f}]",
+                "nodes a round": f"{size(results.of(arm)):.1f}",
             }
         )
 figures.table(pd.DataFrame(rows))
@@ -504,13 +504,12 @@ figure = draw.times(bench)
 # One request, timed now on the machine that ran this page (not compared with anything, since it changes from run to run):
 
 # %% tags=["hide-input", "hide-output"]
-now = sage_cost.requests(
-    setting.seeds[0],
-    results.arms | {"autoregressive": sage.Arm("autoregressive")},
-    ("autoregressive", "chain, cheapest", "specvlm", "sage"),
-    1,
-    1,
-)
+timed = results.arms | {"autoregressive": PLAIN}
+timed = {
+    name: timed[name]
+    for name in ("autoregressive", "chain, cheapest", "specvlm", "sage")
+}
+now = cost.timed(profile, setting.seeds[0], [0], timed, repeats=1)
 figures.table(
     now.assign(speed=(now.tokens - now.requests) / now.decode)[
         ["arm", "tokens", "decode", "speed"]
@@ -529,9 +528,9 @@ record = records.shown("sage", "full")
 if record:
     measured = record["tuned"][-1]
     for table in (
-        sage_full_tables.pair(measured),
-        sage_full_tables.arms(record["rows"]),
-        sage_full_tables.forwards(measured),
+        tables.pair(measured),
+        tables.arms(record["rows"]),
+        tables.forwards(measured),
     ):
         display(figures.table(table))
 
@@ -542,7 +541,7 @@ if record:
 # in the table after the last.
 
 # %% tags=["claim-lossless", "nbval-check-output"]
-judged = sage_claims.judge(results, probes, bench) if profile != "smoke" else {}
+judged = claims.judge(results, probed, bench) if profile != "smoke" else {}
 
 
 def verdict(claim):
@@ -697,7 +696,7 @@ del environment[
 environment |= {
     "profile": profile,
     "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped_digest(sage.__name__)[:16],
+    "shipped data, sha256": runs.shipped_digest(experiment.__name__)[:16],
     "data set": "Fashion-MNIST (MIT), shipped subset; models and texts ours",
 }
 figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from pairs import distribution
 
 from palimpsest.decoding import Drafter
-from palimpsest.decoding.draft import draft
+from palimpsest.decoding.drafting import draft
 from palimpsest.decoding.stats import Clock
 
 GEOMETRIC = distribution([0.5**rank for rank in range(1, 11)])

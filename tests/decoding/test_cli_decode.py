@@ -151,7 +151,7 @@ def test_the_text_is_printed_while_it_is_decoded(folders, monkeypatch, capsys):
         return decoding.generate(*arguments, callback=both, **options)
 
     monkeypatch.setattr(drop_in, "generate", spy)
-    drop_in.load(drop_in.Request(PROMPT, str(folders / "target"), "lookup")).stream()
+    drop_in.load(drop_in.Arguments(PROMPT, str(folders / "target"), "lookup")).stream()
     assert sum(map(bool, shown)) >= 3
     assert "".join(shown) + capsys.readouterr().out == f" {ANSWER}\n"
 

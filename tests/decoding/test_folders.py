@@ -89,21 +89,21 @@ def llava(folder):
 def test_a_model_that_sees_gets_the_picture_where_its_template_or_the_prompt_has_it(files, folders):
     folder = files / "llava"
     llava(folder)
-    request = drop_in.Request("What is <image> it", str(folder), "lookup", image=files / "shoe.png")
-    loaded = drop_in.load(request)
+    asked = drop_in.Arguments("What is <image> it", str(folder), "lookup", image=files / "shoe.png")
+    loaded = drop_in.load(asked)
     assert type(loaded.target) is LlavaForConditionalGeneration
     assert loaded.inputs["input_ids"].tolist() == [[4, 5, *[1] * 4, 6]]
     red, _, blue = loaded.inputs["pixel_values"][0, :, 4, 4].tolist()
     assert red > 0 > blue
-    shown = drop_in.load(replace(request, image=None, picture=3)).inputs["pixel_values"]
+    shown = drop_in.load(replace(asked, image=None, picture=3)).inputs["pixel_values"]
     assert shown.shape == (1, 3, 8, 8)
     with pytest.raises(ValueError, match=r"prompt: got 'What is it', want <image> where .* has no chat template"):
-        drop_in.load(replace(request, prompt="What is it"))
-    assert "pixel_values" not in drop_in.load(replace(request, prompt="What is it", image=None)).inputs
+        drop_in.load(replace(asked, prompt="What is it"))
+    assert "pixel_values" not in drop_in.load(replace(asked, prompt="What is it", image=None)).inputs
     (folder / "chat_template.jinja").write_text(
         "{% for m in messages %}USER:{% for c in m['content'] %} "
         "{{ '<image>' if c['type'] == 'image' else c['text'] }}{% endfor %}{% endfor %} ASSISTANT:"
     )
-    loaded = drop_in.load(replace(request, prompt="What is it"))
+    loaded = drop_in.load(replace(asked, prompt="What is it"))
     assert loaded.inputs["input_ids"].tolist() == [[2, *[1] * 4, 4, 5, 6, 3]]
     assert loaded.inputs["pixel_values"].shape == (1, 3, 8, 8)

@@ -43,9 +43,9 @@ def decode(
     # transformers takes seconds to import, which no other command should pay.
     from palimpsest.decoding import drop_in
 
-    request = drop_in.Request(prompt, target, drafter, image, picture, policy, max_new_tokens, temperature, seed)
+    asked = drop_in.Arguments(prompt, target, drafter, image, picture, policy, max_new_tokens, temperature, seed)
     try:
-        loaded = drop_in.load(request)
+        loaded = drop_in.load(asked)
         typer.echo(_counts(loaded.stream()))
         rows = _table(drop_in.compare(loaded)) if compare else []
     except ValueError as error:

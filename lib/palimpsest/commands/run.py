@@ -21,9 +21,9 @@ def _sau(profile: str):
 
 
 def _sage(profile: str):
-    from palimpsest.chapters.sage import experiment, real
+    from palimpsest.chapters.sage import experiment
 
-    return (real if profile.startswith("full") else experiment).execute(profile)
+    return experiment.execute(profile)
 
 
 EXPERIMENTS: dict[str, Callable] = {

@@ -24,7 +24,7 @@ class Drafter:
     """Calls of a model for this request, the prefill among them."""
 
     def prefill(self, inputs, k: int) -> None:
-        """Begin a request; `k` candidates a node will be asked for."""
+        """Begin a request; `k` candidates per node will be asked for."""
         raise NotImplementedError
 
     def fork(self) -> "Drafter":
@@ -56,7 +56,7 @@ class Drafter:
 class ModelDrafter(Drafter):
     """A causal model of the target's vocabulary.
 
-    One forward a level, of the nodes that will have children (stated by SAGE, algorithm 1: the drafter fills the
+    One forward per level, of the nodes that will have children (stated by SAGE, algorithm 1: the drafter fills the
     tree; our reading of what it costs: leaves need no forward, and the first forward of a round takes the root
     together with committed tokens that have no row yet).
 

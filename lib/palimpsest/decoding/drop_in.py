@@ -1,4 +1,4 @@
-"""Decoding by request: a prompt, perhaps a picture, and the shipped pair or models of the reader's own."""
+"""Decoding by hand: a prompt, perhaps a picture, and the shipped pair or models of the reader's own."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ EXACT = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is asked for. Models are folders with safetensors, or hub identifiers where PALIMPSEST_ALLOW_HUB is 1.
+class Arguments:
+    """What is asked for and by which models. Models are folders with safetensors, or hub identifiers where PALIMPSEST_ALLOW_HUB is 1.
 
     Without `target` the shipped pair answers: the vision-language one about `image` (a file) or `picture` (a row of
     the shipped Fashion-MNIST's test split), the text pair where neither is given. `drafter` may also be a key of
@@ -46,9 +46,9 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A request with its models and what they are given."""
+    """The models, read, and what they are given."""
 
-    request: Request
+    arguments: Arguments
     target: PreTrainedModel
     drafter: PreTrainedModel | type[Drafter]
     """A class is made anew for each decode: token recycling would carry what it has learnt into the next one."""
@@ -56,30 +56,30 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
     def decode(self, policy: str, callback: Callable[[Sequence[int]], None] | None = None) -> Output:
-        """The request under a policy of `decoding.policies`. ValueError as `generate`."""
-        request = self.request
+        """The prompt under a policy of `decoding.policies`. ValueError as `generate`."""
+        arguments = self.arguments
         return generate(
             self.target,
             self.drafter() if isinstance(self.drafter, type) else self.drafter,
             self.inputs,
             policy=policy,
-            max_new_tokens=request.max_new_tokens,
-            temperature=request.temperature,
-            seed=request.seed,
+            max_new_tokens=arguments.max_new_tokens,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
             callback=callback,
         )
 
     def stream(self) -> Output:
-        """The request under its own policy; the text goes to standard output as it comes."""
+        """The prompt under the policy that was asked for; the text goes to standard output as it comes."""
         streamer = WholeCharacters(self.tokenizer, skip_special_tokens=True)
-        output = self.decode(self.request.policy, lambda tokens: streamer.put(torch.tensor(tokens)))
+        output = self.decode(self.arguments.policy, lambda tokens: streamer.put(torch.tensor(tokens)))
         streamer.end()
         return output
 
 
 @dataclass(frozen=True)
 class Row:
-    """One policy's decode beside the plain one of the same request."""
+    """One policy's decode beside the plain one of the same prompt."""
 
     policy: str
     output: Output
@@ -108,24 +108,24 @@ class WholeCharacters(TextStreamer):
         super().on_finalized_text(text.rstrip("\N{REPLACEMENT CHARACTER}") if stream_end else text, stream_end)
 
 
-def load(request: Request) -> Loaded:
+def load(arguments: Arguments) -> Loaded:
     """Read everything: the picture, then what prepares the inputs, and the weights last, which take the longest.
 
     Raises ValueError for an empty prompt, an unknown policy, a target without a drafter, a picture that is missing,
     none, or of no use to the target, and a model that cannot be read or lacks weights. Vocabularies, lengths and
     temperature are `generate`'s to check.
     """
-    if not request.prompt.strip():
-        raise ValueError(f"prompt: got {request.prompt!r}, want a question or an instruction")
-    if request.policy not in POLICIES:
-        raise ValueError(f"policy: got {request.policy!r}, want one of {', '.join(POLICIES)}")
-    if request.target is not None and request.drafter is None:
+    if not arguments.prompt.strip():
+        raise ValueError(f"prompt: got {arguments.prompt!r}, want a question or an instruction")
+    if arguments.policy not in POLICIES:
+        raise ValueError(f"policy: got {arguments.policy!r}, want one of {', '.join(POLICIES)}")
+    if arguments.target is not None and arguments.drafter is None:
         raise ValueError(f"drafter: got none beside a target, want a model, {' or '.join(WITHOUT_MODEL)}")
-    picture = _picture(request)
-    if request.target is None:
-        return _shipped(request, picture)
-    inputs, tokenizer = prepared(request.target, request.prompt, picture)
-    return Loaded(request, model_of("target", request.target), _drafter(request.drafter), inputs, tokenizer)
+    picture = _picture(arguments)
+    if arguments.target is None:
+        return _shipped(arguments, picture)
+    inputs, tokenizer = prepared(arguments.target, arguments.prompt, picture)
+    return Loaded(arguments, model_of("target", arguments.target), _drafter(arguments.drafter), inputs, tokenizer)
 
 
 def compare(loaded: Loaded) -> Iterator[Row]:
@@ -138,33 +138,35 @@ def compare(loaded: Loaded) -> Iterator[Row]:
         yield Row(policy, output, plain)
 
 
-def _shipped(request, picture):
+def _shipped(arguments, picture):
     names = ("text-target", "text-drafter") if picture is None else ("target", "drafter")
-    if picture is None and not any(f"{noun}: " in request.prompt for noun, *_ in caption_words.NOUNS):
+    if picture is None and not any(f"{noun}: " in arguments.prompt for noun, *_ in caption_words.NOUNS):
         example = captions.facts(7, [0, 1, 2] * 3)
-        raise ValueError(f"prompt: got {request.prompt!r}, want facts behind it for the text pair, as in {example!r}")
+        raise ValueError(
+            f"prompt: got {arguments.prompt!r}, want facts behind it for the text pair, as in {example!r}"
+        )
     processor = pairs.processor()
-    inputs = processor(request.prompt, picture)
-    target, drafter = pairs.load(names[0]), request.drafter
+    inputs = processor(arguments.prompt, picture)
+    target, drafter = pairs.load(names[0]), arguments.drafter
     drafter = pairs.load(names[1]) if drafter is None else _drafter(drafter)
-    return Loaded(request, target, drafter, inputs, processor.tokenizer)
+    return Loaded(arguments, target, drafter, inputs, processor.tokenizer)
 
 
-def _picture(request) -> Image.Image | None:
-    if request.image is not None and request.picture is not None:
-        raise ValueError(f"picture: got {request.picture} beside an image, want one of the two")
-    if request.image is not None:
+def _picture(arguments) -> Image.Image | None:
+    if arguments.image is not None and arguments.picture is not None:
+        raise ValueError(f"picture: got {arguments.picture} beside an image, want one of the two")
+    if arguments.image is not None:
         try:
-            with Image.open(request.image) as file:
+            with Image.open(arguments.image) as file:
                 return file.convert("RGB")
         # All of these come from damaged files: which of them depends on the format and the place.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"image: {request.image} could not be read as a picture: {one_line(error)}") from error
-    if request.picture is not None:
+            raise ValueError(f"image: {arguments.image} could not be read as a picture: {one_line(error)}") from error
+    if arguments.picture is not None:
         images = fashion_mnist.load().test.images
-        if not 0 <= request.picture < len(images):
-            raise ValueError(f"picture: got {request.picture}, want 0 to {len(images) - 1}")
-        return Image.fromarray(images[request.picture].numpy()).convert("RGB")
+        if not 0 <= arguments.picture < len(images):
+            raise ValueError(f"picture: got {arguments.picture}, want 0 to {len(images) - 1}")
+        return Image.fromarray(images[arguments.picture].numpy()).convert("RGB")
     return None
 
 

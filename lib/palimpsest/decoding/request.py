@@ -6,8 +6,9 @@ import numpy as np
 from torch import Tensor
 
 from .distributions import Distribution
-from .draft import Draft, draft
+from .draft import Draft
 from .drafters import Drafter
+from .drafting import draft
 from .models import Decoder, token_ids
 from .policies import Policy
 from .stats import Clock, Round, Stats

@@ -10,7 +10,7 @@ STAGES = ("prefill_target", "prefill_draft", "draft", "tree", "verify", "commit"
 
 @dataclass(frozen=True)
 class Round:
-    """One round in full, for figures and claims. Node lists have one entry a node of `tree`."""
+    """One round in full, for figures and claims. Node lists have one entry per node of `tree`."""
 
     tree: Tree
     tokens: tuple[int, ...]
@@ -55,7 +55,7 @@ class Stats:
 
     @property
     def mean_accepted(self) -> float:
-        """Accepted drafts a round, the paper's tau; NaN without a round."""
+        """Accepted drafts per round, the paper's tau; NaN without a round."""
         return sum(self.accepted) / len(self.accepted) if self.accepted else float("nan")
 
 

@@ -20,7 +20,7 @@ def verify(tree: Tree, tokens: Sequence[int], choose: Callable[[int, int], int])
 
     Args:
         tree: its nodes' siblings carry different tokens.
-        tokens: one a node.
+        tokens: one per node.
         choose: (row, depth) -> the target's token after that row of the verified ones, the root's being row 0.
 
     Returns:

@@ -1,11 +1,12 @@
 """The eight claims of SAGE, judged. Each rule is written in `data/claims/sage.yaml` and was fixed before the
-verdict's seeds were run; each function here applies one of them."""
+evaluation's seeds were run; each function here applies one of them."""
 
 import numpy as np
 import pandas as pd
 
 from palimpsest.chapters.sage import measures
-from palimpsest.chapters.sage.experiment import Results, cost, price, size, tau
+from palimpsest.chapters.sage.arms import PRUNING
+from palimpsest.chapters.sage.results import Results, forwards_per_token, size, tau
 from palimpsest.chapters.shared.judging import show, verdict
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, estimate, paired
@@ -30,22 +31,22 @@ KEPT = 95.0
 
 
 def taus(results: Results, arm: str) -> pd.Series:
-    """Accepted drafts a round, by seed."""
+    """Accepted drafts per round, by seed."""
     return results.by_seed(arm, tau)
 
 
 def ahead(results: Results, rival: str, arm: str = "sage") -> Estimate:
-    """By how many accepted drafts a round `arm` exceeds `rival`, within seeds."""
+    """By how many accepted drafts per round `arm` exceeds `rival`, within seeds."""
     return paired(taus(results, arm), taus(results, rival))
 
 
 def lossless(results: Results, probes: pd.DataFrame) -> Judgement:
-    differing = results.runs.assign(differs=~results.runs.same).groupby("seed").differs.sum()
+    differing = results.decodes.assign(differs=~results.decodes.same).groupby("seed").differs.sum()
     exact, fewer = int(probes.same.sum()), (probes["target forwards"] <= probes["plain forwards"]).all()
     families = ", ".join(dict.fromkeys(probes.family))
     why = (
-        f"{int(results.runs.same.sum())} of {len(results.runs)} decodes in float32 (all arms, temperatures 0 and 1) "
-        f"and {exact} of {len(probes)} in float64 ({families}; every policy, both temperatures) have plain "
+        f"{int(results.decodes.same.sum())} of {len(results.decodes)} decodes in float32 (all arms, temperatures 0 "
+        f"and 1) and {exact} of {len(probes)} in float64 ({families}; every policy, both temperatures) have plain "
         f"decoding's tokens. The target's forwards {'never exceed' if fewer else 'EXCEED'} plain decoding's."
     )
     doubles = exact == len(probes) and fewer
@@ -95,7 +96,7 @@ def longer(results: Results) -> Judgement:
 
 
 def speed(bench: pd.DataFrame, arm: str) -> pd.Series:
-    """Tokens a second without the prefills, by seed, as recorded."""
+    """Tokens per second without the prefills, by seed, as recorded."""
     rows = bench[bench.arm == arm].set_index("seed")
     return (rows.tokens - rows.requests) / rows.decode  # the first token of each comes from its prefill
 
@@ -108,13 +109,14 @@ def faster(results: Results, bench: pd.DataFrame) -> Judgement:
     }
     worst = min(rivals, key=lambda rival: gains[rival].mean)
     said = "; ".join(f"over {NAMES.get(r, r)} {show(e, '%', 0)}" for r, e in gains.items())
+    price = results.prices["vision"]
     counted = ", ".join(
-        f"{NAMES.get(arm, arm)} {results.by_seed(arm, lambda rows: cost(rows, price())).mean():.3f}"
+        f"{NAMES.get(arm, arm)} {results.by_seed(arm, lambda rows: forwards_per_token(rows, price)).mean():.3f}"
         for arm in ("sage", "sage, cheapest", *rivals)
     )
     why = (
         f"Recorded on one machine, one thread, decode time without prefills: {said}. Counted, target forwards a "
-        f"token with a draft forward at {price():.3f}: {counted}."
+        f"token with a draft forward at {price:.3f}: {counted}."
     )
     holds = all(gains[rival].low > 0 for rival in rivals)
     return Judgement("sage-faster", gains[worst], verdict(holds, gains["specvlm"].low > 0), why)
@@ -143,11 +145,9 @@ def left_by(results: Results, arm: str) -> Estimate:
 
 
 def pruning(results: Results) -> Judgement:
-    ratios = {
-        arm: left_by(results, arm) for arm in results.arms if arm.split()[0] in ("attention", "uniform", "random")
-    }
+    ratios = {name: left_by(results, name) for name, arm in results.arms.items() if arm.drafter in PRUNING}
     said = "; ".join(f"{arm} {e.mean:.1f} %" for arm, e in ratios.items())
-    pruned = results.runs[results.runs.arm.isin(ratios)]
+    pruned = results.decodes[results.decodes.arm.isin(ratios)]
     at = [ratios["attention 0.8"], ratios["attention 0.9"]]
     why = (
         f"Accepted length left, by rule and share of the picture's tokens dropped: {said}. The target's text was "
@@ -167,7 +167,7 @@ def overhead(bench: pd.DataFrame) -> Judgement:
 
 
 def judge(results: Results, probes: pd.DataFrame, bench: pd.DataFrame) -> dict[str, Judgement]:
-    """All eight, by identifier. probes: rows of `sage_probes.exactness`; bench: `data/bench/decoding.cpu.csv`."""
+    """All eight, by identifier. probes: rows of `probes.exactness`; bench: `data/bench/decoding.cpu.csv`."""
     judged = [lossless(results, probes), entropy_signal(results), temporal(results), longer(results)]
     judged += [faster(results, bench), length_gap(results), pruning(results), overhead(bench)]
     return {j.id: j for j in judged}

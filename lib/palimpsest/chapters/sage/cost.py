@@ -1,31 +1,36 @@
 """What decoding costs in seconds: forwards by their number of rows, and whole requests under every policy.
 
-`bench` records them for one machine in `data/bench`; a time is a property of a machine.
+A time is a property of a machine.
 """
 
 import statistics
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
-from palimpsest import decoding, runs
-from palimpsest.chapters.sage import experiment as sage
-from palimpsest.chapters.sage import requests as sage_requests
-from palimpsest.chapters.sage.requests import PAIRS, PROFILES
+from palimpsest import decoding
+from palimpsest.chapters.sage.arms import Arm
+from palimpsest.chapters.sage.profiles import PROFILES
+from palimpsest.chapters.sage.requests import greedy
+from palimpsest.chapters.shared import records
+from palimpsest.chapters.shared.profiles import choose
 from palimpsest.decoding import Decoder
 
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """N of the verify-cost curve c(N)."""
-REPEATS, REQUESTS = 3, 2
 TIMED = (
     *("autoregressive", "chain", "chain, cheapest", "specvlm", "static", "static, cheapest", "eagle2, cheapest"),
     *("opt_tree, cheapest", "sage", "sage, cheapest", "no look-ahead", "attention 0.8", "recycling", "lookup"),
 )
-PEERS = ("transformers", "transformers, assisted", "transformers, prompt lookup")
+PEERS: dict[str, Callable[[Decoder], dict]] = {
+    "transformers": lambda drafter: {},
+    "transformers, assisted": lambda drafter: {"assistant_model": drafter.model},
+    "transformers, prompt lookup": lambda drafter: {"prompt_lookup_num_tokens": 5},
+}
+"""transformers' own decoding by name, with its options."""
 
 
 def verify_cost(
@@ -52,19 +57,15 @@ def verify_cost(
     return pd.DataFrame(found)
 
 
-def requests(seed: int, arms: dict[str, sage.Arm], names: tuple[str, ...], repeats: int, count: int) -> pd.DataFrame:
-    """`timed` of the shipped pair: the first `count` requests of a verdict seed under the arms of these names."""
-    asked = sage_requests.inputs("ci", "verdict", seed, PAIRS["vision"][0])[:count]
-    pair = [sage_requests.decoder(name) for name in PAIRS["vision"]]
-    return timed(pair, asked, {name: arms[name] for name in names}, seed, PROFILES["ci"].most, repeats)
-
-
-def timed(
-    pair: Sequence[Decoder], asked: list[dict], arms: dict[str, sage.Arm], seed: int, most: int, repeats: int
-) -> pd.DataFrame:
-    """Seconds that target and drafter take for these requests, one row an arm or peer: the sum over requests of the
-    median over `repeats`, stage by stage; all take turns. "decode" is what remains without the prefills, and "rest"
-    what then remains without verifying, drafting and the tree: moving rows of the caches, and bookkeeping."""
+def timed(profile: str, seed: int, places: Iterable[int], arms: dict[str, Arm], repeats: int) -> pd.DataFrame:
+    """Seconds that the pair "vision" takes for the evaluated requests of a seed at these places, one row per arm or
+    peer: the sum over requests of the median over `repeats`, stage by stage; all take turns. "decode" is what remains
+    without the prefills, and "rest" what then remains without verifying, drafting and the tree: moving rows of the
+    caches, and bookkeeping."""
+    setting = choose(profile, PROFILES)
+    pair, most = vision(profile), setting.most
+    requests = setting.inputs("evaluation", seed, setting.family.pairs["vision"][0])
+    asked = [requests[place] for place in places]
     found: dict[str, list[dict]] = {name: [] for name in (*arms, *PEERS)}
     for one in asked:
         taken: dict[str, list[dict]] = {name: [] for name in found}
@@ -83,6 +84,26 @@ def timed(
     return table.assign(rest=table.decode - table.verify - table.draft - table.tree)
 
 
+def seconds(profile: str, seed: int, request: int, arms: dict[str, dict]) -> list[dict]:
+    """`timed` of one request; `arms`: the fields of each by name."""
+    repeats = choose(profile, PROFILES).repeats
+    table = timed(profile, seed, [request], {name: Arm(**arm) for name, arm in arms.items()}, repeats)
+    return records.plain_rows(table)
+
+
+def forwards(profile: str) -> list[dict]:
+    """`verify_cost` of the pair "vision": c(N) of this device."""
+    setting = choose(profile, PROFILES)
+    prompt = setting.inputs("tuning", setting.tuning_seeds[0], setting.family.pairs["vision"][0])[0]
+    return verify_cost(vision(profile), prompt).to_dict("records")
+
+
+def vision(profile: str) -> list[Decoder]:
+    """Target and drafter of the pair that policies are tuned on."""
+    family = choose(profile, PROFILES).family
+    return [family.decoder(name) for name in family.pairs["vision"]]
+
+
 def _now(decoder):
     """The clock, once the device has done what it was given."""
     if decoder.model.device.type == "cuda":
@@ -94,9 +115,9 @@ def _ours(pair, arm, one, seed, most):
     target, drafter = pair
     out = decoding.generate(
         target,
-        sage.proposer(drafter, arm.drafter),
+        arm.make_drafter(drafter),
         one,
-        policy=sage.make(arm.policy, arm.options),
+        policy=arm.make_policy(),
         max_new_tokens=most,
         seed=seed,
     )
@@ -110,31 +131,9 @@ def _ours(pair, arm, one, seed, most):
 def _peer(pair, name, one, most):
     """transformers' generate; the prefill is timed as a generation of one token."""
     target, drafter = pair
-    options, seconds = {}, []
-    if name.endswith("assisted"):
-        options = {"assistant_model": drafter.model}
-    elif name.endswith("lookup"):
-        options = {"prompt_lookup_num_tokens": 5}
+    options, seconds = PEERS[name](drafter), []
     for length in (1, most):
         start = _now(target)
-        tokens = sage_requests.greedy(target.model, one, length, **(options if length > 1 else {}))
+        tokens = greedy(target.model, one, length, **(options if length > 1 else {}))
         seconds.append(_now(target) - start)
     return {"tokens": len(tokens), "decode": seconds[1] - seconds[0], "prefill_target": seconds[0]}
-
-
-def bench() -> dict[str, pd.DataFrame]:
-    """The two tables of `data/bench` by name: "decoding" and "verify_cost", on one thread."""
-    torch.set_num_threads(1)
-    arms = sage.execute("ci").arms | {"autoregressive": sage.Arm("autoregressive")}
-    seeds = PROFILES["ci"].seeds
-    tables = []
-    with runs.progress_bar(total=len(seeds), desc="decoding") as bar:
-        for seed in seeds:
-            tables.append(requests(seed, arms, TIMED, REPEATS, REQUESTS))
-            bar.update()
-    environment = runs.environment()
-    where = {name: environment[name] for name in ("cpu", "torch", "transformers", "commit") if name in environment}
-    where |= {"threads": 1, "date": datetime.now(UTC).strftime("%Y-%m-%d")}
-    prompt = sage_requests.inputs("ci", "tuning", 0, PAIRS["vision"][0])[0]
-    costs = verify_cost([sage_requests.decoder(name) for name in PAIRS["vision"]], prompt)
-    return {"decoding": pd.concat(tables).assign(**where), "verify_cost": costs.assign(**where)}

@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 
 from palimpsest import figures
 from palimpsest.chapters.sage import measures
+from palimpsest.chapters.sage.arms import PRUNING, READINGS, SWITCHES
 from palimpsest.chapters.sage.claims import KEPT, NAMES, left_by, speed, taus
-from palimpsest.chapters.sage.experiment import READINGS, SWITCHES, Results, size
 from palimpsest.chapters.sage.requests import CANDIDATES
+from palimpsest.chapters.sage.results import Results, size
 from palimpsest.figures import COLOURS
 from palimpsest.metrics.statistics import estimate, paired
 
@@ -82,7 +83,7 @@ def memory(results: Results) -> Figure:
 
 
 def budgets(results: Results) -> Figure:
-    """Accepted drafts a round against nodes a round, every policy; intervals over seeds."""
+    """Accepted drafts per round against nodes per round, every policy; intervals over seeds."""
     figure, axis = plt.subplots(figsize=(7.6, 4.4))
     groups = {
         "64 nodes, 8 levels": (["static", "eagle2", "opt_tree", "chain"], "o"),
@@ -91,11 +92,13 @@ def budgets(results: Results) -> Figure:
         "SpecVLM's 25 nodes": (["specvlm"], "D"),
     }
     colours = {"chain": COLOURS[7], "static": COLOURS[0], "eagle2": COLOURS[1], "opt_tree": COLOURS[4]}
+    colours |= {"sage": COLOURS[3], "specvlm": "black"}
+    in_legend = ("static", "eagle2", "opt_tree")
     for label, (arms, marker) in groups.items():
         for arm in arms:
             e, nodes = estimate(taus(results, arm)), results.by_seed(arm, size).mean()
-            name = arm.partition(",")[0]
-            colour = colours.get(name, COLOURS[3] if name == "sage" else "black")
+            policy = results.arms[arm].policy
+            colour = colours[policy]
             axis.errorbar(
                 nodes,
                 e.mean,
@@ -105,14 +108,14 @@ def budgets(results: Results) -> Figure:
                 color=colour,
                 markersize=11 if marker == "*" else 6,
             )
-            text = {"sage": "SAGE", "sage, tuned": "SAGE, tuned"}.get(arm, SHORT.get(name, name))
+            text = {"sage": "SAGE", "sage, tuned": "SAGE, tuned"}.get(arm, SHORT.get(policy))
             # Where many stand at one size, the colour names them.
-            if name not in colours or name == "chain":
-                offset = (7, 5) if name == "chain" else (7, -11)  # below it stand others
+            if policy not in in_legend:
+                offset = (7, 5) if policy == "chain" else (7, -11)  # below it stand others
                 axis.annotate(text, (nodes, e.mean), xytext=offset, textcoords="offset points", fontsize=8)
         axis.plot([], [], marker, color="0.4", label=label)
-    for name in ("static", "eagle2", "opt_tree"):
-        axis.plot([], [], "_", color=colours[name], markersize=10, markeredgewidth=3, label=SHORT[name])
+    for policy in in_legend:
+        axis.plot([], [], "_", color=colours[policy], markersize=10, markeredgewidth=3, label=SHORT[policy])
     axis.set(xlabel="drafted nodes that the target verifies, a round", ylabel="accepted drafts a round τ")
     axis.margins(x=0.12)
     axis.legend(fontsize="small", loc="lower right")
@@ -120,7 +123,7 @@ def budgets(results: Results) -> Figure:
 
 
 def switches(results: Results) -> Figure:
-    """What each of SAGE's ideas and each other reading changes: accepted drafts a round, within seeds."""
+    """What each of SAGE's ideas and each other reading changes: accepted drafts per round, within seeds."""
     figure, axis = plt.subplots(figsize=(7.6, 4.0))
     differences = {name: paired(taus(results, name), taus(results, "sage")) for name in (*SWITCHES, *READINGS)}
     figures.forest(axis, differences)
@@ -151,15 +154,11 @@ def by_length(results: Results) -> Figure:
 def pruned(results: Results) -> Figure:
     """Accepted length left by the share of visual tokens that the drafter does without."""
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
-    for by, colour, shift in (
-        ("attention", COLOURS[0], 0),
-        ("uniform", COLOURS[2], 0.004),
-        ("random", "0.5", -0.004),
-    ):
-        arms = [arm for arm in results.arms if arm.startswith(by)]
-        found = [left_by(results, arm) for arm in arms]
+    for by, colour, shift in zip(PRUNING, (COLOURS[0], COLOURS[2], "0.5"), (0, 0.004, -0.004), strict=True):
+        arms = {name: arm for name, arm in results.arms.items() if arm.drafter == by}
+        found = [left_by(results, name) for name in arms]
         errors = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
-        ratios = [float(arm.split()[1]) + shift for arm in arms]
+        ratios = [arm.ratio + shift for arm in arms.values()]
         axis.errorbar(ratios, [e.mean for e in found], yerr=errors, fmt="o-", capsize=2, color=colour, label=by)
     axis.axhline(100, color="0.35", linewidth=1)
     axis.axhline(KEPT, color="0.6", linewidth=1, linestyle=":")

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from palimpsest.chapters.sage.experiment import Results
+from palimpsest.chapters.sage.results import Results
 
 LENGTHS = (10, 20, 40, 80)
 """Generation lengths at which accepted lengths are compared, in tokens."""
@@ -13,7 +13,7 @@ LAGS = tuple(range(1, 11))
 
 
 def rounds(results: Results, arm: str) -> pd.DataFrame:
-    """One row a drafted round of an arm: seed, request, "round", the "alpha" at its root, "before" (that of the
+    """One row per drafted round of an arm: seed, request, "round", the "alpha" at its root, "before" (that of the
     round before) and the "accepted" drafts. The last round of a request, which its end may have cut, is left out."""
     parts = []
     for row in results.of(arm).itertuples():
@@ -70,7 +70,7 @@ def memories(results: Results, unit: str) -> pd.DataFrame:
 
 
 def tau_until(results: Results, arm: str, length: int) -> pd.Series:
-    """Accepted drafts a round over the first `length` tokens, by seed, of texts that are as long as the longest of
+    """Accepted drafts per round over the first `length` tokens, by seed, of texts that are as long as the longest of
     `LENGTHS`: the same texts at every length. The round that crosses the length counts."""
     found = {}
     for seed, rows in results.of(arm).groupby("seed"):

@@ -6,11 +6,14 @@ import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from palimpsest import decoding
-from palimpsest.chapters.sage import requests as sage_requests
-from palimpsest.chapters.sage.requests import PAIRS, PROFILES
+from palimpsest.chapters.sage.profiles import PROFILES
+from palimpsest.chapters.sage.requests import greedy, pictures
+from palimpsest.chapters.sage.shipped import SHIPPED
 from palimpsest.chapters.shared.profiles import choose
 
 FAMILIES = {"vision": "LLaVA-OneVision, trained", "text": "Llama, trained", "random": "Qwen2.5-VL, random weights"}
+POLICIES = ("autoregressive", "chain", "entropy_chain", "static", "sage", "eagle2", "opt_tree")
+"""Of `decoding.policies`, each with its own defaults."""
 TEMPERATURES = (0.0, 1.0)
 REQUESTS = 2
 VOCABULARY = 60
@@ -18,7 +21,7 @@ VOCABULARY = 60
 
 
 def exactness(profile: str, seed: int, family: str, policy: str, temperature: float) -> list[dict]:
-    """One row a request: whether the policy's tokens are plain decoding's ("same"), and both counts of forwards.
+    """One row per request: whether the policy's tokens are plain decoding's ("same"), and both counts of forwards.
 
     Plain decoding is transformers' `generate` at temperature 0; above it, where noise must be shared, it is the
     policy "autoregressive".
@@ -31,7 +34,7 @@ def exactness(profile: str, seed: int, family: str, policy: str, temperature: fl
         plain = decoding.generate(target, None, one, policy="autoregressive", **options)
         tokens = plain.tokens
         if temperature == 0:
-            tokens = sage_requests.greedy(target.model, one, most)
+            tokens = greedy(target.model, one, most)
         tree = decoding.generate(target, decoding.ModelDrafter(drafter), one, policy=policy, **options)
         rows.append(
             {
@@ -48,19 +51,20 @@ def exactness(profile: str, seed: int, family: str, policy: str, temperature: fl
 
 
 def jobs(profile: str) -> list[dict]:
-    """All families, policies and temperatures, on the first verdict seed."""
+    """All families, policies and temperatures, on the first seed of the evaluation."""
     seed = choose(profile, PROFILES).seeds[0]
     return [
         {"profile": profile, "seed": seed, "family": family, "policy": policy, "temperature": temperature}
         for family in FAMILIES
-        for policy in decoding.policies
+        for policy in POLICIES
         for temperature in TEMPERATURES
     ]
 
 
 def _trained(profile, seed, pair):
-    target, drafter = (sage_requests.decoder(name, torch.float64) for name in PAIRS[pair])
-    asked = sage_requests.inputs(profile, "verdict", seed, PAIRS[pair][0])[:REQUESTS]
+    names, count = SHIPPED.pairs[pair], choose(profile, PROFILES).requests
+    target, drafter = (SHIPPED.decoder(name, torch.float64) for name in names)
+    asked = SHIPPED.inputs(names[0], pictures("evaluation", seed, count))[:REQUESTS]
     return target, drafter, [_double(one) for one in asked]
 
 

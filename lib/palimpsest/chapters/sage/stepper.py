@@ -6,7 +6,7 @@ from pathlib import Path
 from IPython.display import HTML
 
 from palimpsest import decoding
-from palimpsest.chapters.sage import requests as sage_requests
+from palimpsest.chapters.sage.shipped import SHIPPED
 from palimpsest.data import fashion_mnist
 from palimpsest.data.caption_words import PROMPTS
 
@@ -17,8 +17,8 @@ def decode(picture: int, policy: decoding.Policy, most: int = 160) -> dict:
     """The shipped pair describing test picture number `picture`: its text, and each round's tree, accepted path and
     numbers."""
     image = fashion_mnist.load().test.images[picture : picture + 1]
-    processor, prompt = sage_requests.processor(), PROMPTS["detail"][0]
-    target, drafter = (sage_requests.decoder(name) for name in sage_requests.PAIRS["vision"])
+    processor, prompt = SHIPPED.processor, PROMPTS["detail"][0]
+    target, drafter = (SHIPPED.decoder(name) for name in SHIPPED.pairs["vision"])
     out = decoding.generate(target, drafter, processor(prompt, image), policy=policy, max_new_tokens=most, trace=True)
     tokenizer = processor.tokenizer
 
@@ -49,7 +49,7 @@ def decode(picture: int, policy: decoding.Policy, most: int = 160) -> dict:
 
 
 def show(decoded: dict, policy: decoding.Policy, name: str = "stepper") -> HTML:
-    """`decoded` as a figure with buttons; `name`: the id of its element, one a page."""
+    """`decoded` as a figure with buttons; `name`: the id of its element, one per page."""
     data = decoded | {"dmax": policy.dmax, "wmax": policy.wmax}
     # "</" would end the script that holds the data.
     text = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")

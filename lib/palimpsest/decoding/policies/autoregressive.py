@@ -1,4 +1,4 @@
-"""Plain decoding: one token a round."""
+"""Plain decoding: one token per round."""
 
 from ..tree import Tree
 from .policy import Policy

@@ -10,7 +10,7 @@ class OptTree(Policy):
     goes one level deeper while the objective rises by more than a threshold. Our reading: a node that is not among
     the best so far is not expanded, since what is below it cannot become so.
 
-    depth: most levels; threshold: in tokens; k: children considered a node.
+    depth: most levels; threshold: in tokens; k: children considered per node.
     """
 
     online = True

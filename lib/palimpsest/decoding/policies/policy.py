@@ -21,7 +21,7 @@ class Policy:
     """
 
     k: int = 10
-    """Candidates a node, and the k of alpha (SAGE, section 5.1: 10)."""
+    """Candidates per node, and the k of alpha (SAGE, section 5.1: 10)."""
     drafts: bool = True
     """Whether a drafter is needed."""
     online: bool = False

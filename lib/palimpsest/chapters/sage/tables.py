@@ -1,4 +1,4 @@
-"""The tables of SAGE's profile `full`, from recorded rows. None computes a result but intervals over seeds."""
+"""The tables of SAGE's recorded rows. None computes a result but intervals over seeds."""
 
 import pandas as pd
 
@@ -6,17 +6,17 @@ from palimpsest.chapters.sage.claims import NAMES
 from palimpsest.metrics.statistics import estimate
 
 SHOWN = ("class in descriptions", "levels right", "drafter agrees", "tokens")
-"""What is told of the pair, see `data.pair_quality`."""
+"""What is told of the pair, see `build.pair_quality`."""
 
 
 def speeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Tokens a second without the prefills, arm by seed."""
+    """Tokens per second without the prefills, arm by seed."""
     rate = (rows["timed tokens"] - rows["timed requests"]) / rows["timed decode"]
     return rate.groupby([rows.arm, rows.seed], sort=False).first().unstack().dropna()
 
 
 def arms(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm, means over seeds and 95 % intervals: accepted drafts, nodes and levels a round, forwards a
+    """One row per arm, means over seeds and 95 % intervals: accepted drafts, nodes and levels per round, forwards per
     token, texts that are plain decoding's, and the measured speed, absolute and relative to plain decoding here."""
     by_arm, rate = rows.groupby("arm", sort=False), speeds(rows)
     found = []
