@@ -334,7 +334,7 @@ def test_a_collapsed_step_stops_training_and_says_which():
 
 
 def test_a_step_never_goes_below_the_clamp_and_a_large_lr_collapses_it():
-    with pytest.raises(training.TrainingDiverged, match=r"collapsed to zero in epoch 1 of 1 at peak step size 100"):
+    with pytest.raises(training.TrainingDiverged, match=r"in epoch 1 of 1 at lr 100\.0: .* collapsed to zero"):
         one_update(100.0)
     model = slim("resnet18-slim", "W4A4")
     for step in quantised.steps(model).values():
@@ -351,7 +351,7 @@ def test_overflow_within_an_epoch_is_divergence_not_a_complaint_of_the_kernel():
     # The first update leaves infinite steps, which the next forward pass would refuse.
     x, y = images(24)[None], torch.arange(24)[None] % 10
     recipe = training.Recipe(epochs=1, lr=1e38, batch_size=8)
-    with pytest.raises(training.TrainingDiverged, match=r"in epoch 1 at peak step size 1e\+38"):
+    with pytest.raises(training.TrainingDiverged, match=r"in epoch 1 of 1 at lr 1e\+38: "):
         training.fit([slim("resnet18-slim", "W4A4")], x, y, recipe, seeds=[0])
 
 

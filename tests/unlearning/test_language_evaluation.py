@@ -314,7 +314,7 @@ def test_relearn_stops(model):
         stress.relearn(model, encoded_answers(), lambda: pytest.fail("measured"), masks=other, **arguments)
     with torch.no_grad():
         model.model.norm.weight.fill_(math.nan)
-    with pytest.raises(TrainingDiverged, match="relearning, epoch 1: hidden: got NaN"):
+    with pytest.raises(TrainingDiverged, match=r"^in epoch 1 of 1 at lr 0\.001: hidden: got NaN"):
         stress.relearn(model, encoded_answers(), lambda: 0.0, **arguments)
 
 

@@ -57,7 +57,7 @@ def test_quantiser_steps_have_no_weight_decay_and_stay_positive():
     for name in first:
         assert torch.equal(runs[0][name], runs[1][name]) == (name.endswith("_step") or not first[name].any()), name
     held = start([0], quantised=True)[0]
-    with pytest.raises(TrainingDiverged, match=r"step .*_step collapsed to zero in epoch 1 of 1 at 100"):
+    with pytest.raises(TrainingDiverged, match=r"in epoch 1 of 1 at lr 100\.0: .* step .*_step collapsed to zero"):
         unlearn([held], x, y, forget, FineTune(), lr=100.0, epochs=1, batch_size=20)
     assert min(p.item() for p in steps(held).values()) > 0
 
@@ -277,6 +277,8 @@ def test_hyperparameters_that_cannot_be_meant_are_refused(make, match):
 def test_overflow_is_divergence_and_keeps_the_last_good_checkpoint(tmp_path, name, quantised):
     x, y, forget = data(2, torch.float32)
     models = start([0, 1], quantised, torch.float32)
-    with pytest.raises(TrainingDiverged, match=r"in epoch 1 of 3 at 1e\+37; a smaller lr is needed"):
+    with pytest.raises(
+        TrainingDiverged, match=r"^in epoch 1 of 3 at lr 1e\+37: .* not finite; a smaller lr is needed"
+    ):
         unlearn(models, x, y, forget, METHODS[name], lr=1e37, checkpoint=tmp_path, **SETTINGS)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,5 @@
-"""How the shipped decoding pairs are trained: batches that are functions of the step, and a loop that resumes.
+"""How the shipped decoding pairs are trained: batches that are functions of the step, on the one loop of
+training.
 
 First the vision tower and the projector learn, from the mean of their output tokens, to classify the picture and its
 measurements (`TowerTask`): 49 tokens through a small tower cost a tenth of a caption through the whole model. Then
@@ -8,36 +9,28 @@ texts, told the facts in words.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import clip_grad_norm_
 from torch.nn.utils.rnn import pad_sequence
 
 from palimpsest.data import captions
 from palimpsest.data.fashion_mnist import CLASSES, SIDE
 from palimpsest.data.pairs import Processor
 from palimpsest.data.splits import Split
-from palimpsest.runs.progress import progress_bar
-from palimpsest.training import TrainingDiverged, checkpoints
+from palimpsest.training.loop import Run, descend
+from palimpsest.training.seeds import at_step
 
 SHIFT = 2
 """Pixels by which a training picture is moved at most, each way."""
 BATCHES = {"name": (32, 0.15), "describe": (24, 0.35), "detail": (16, 0.5)}
-"""By kind of text: texts a batch, and share of the batches. One kind a batch, so that little of it is padding."""
+"""By kind of text: texts per batch, and share of the batches. One kind per batch, so that little of it is padding."""
 WARMUP = 100
 WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.98)
-CLIP = 1.0
-MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-def at_step(seed: int, step: int) -> torch.Generator:
-    """The generator of one training step: what a step draws does not depend on the steps before it."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
 def augment(images: torch.Tensor, generator: torch.Generator, shift: int = SHIFT) -> torch.Tensor:
@@ -166,7 +159,7 @@ def logits_of_answers(
     """(logits [T, vocabulary] at every token of `answers` and at the end token after each, those tokens [T]), on the
     model's device.
 
-    prompts and answers: one a row; images: uint8 [N, 28, 28], or None for a model that takes none.
+    prompts and answers: one per row; images: uint8 [N, 28, 28], or None for a model that takes none.
     """
     rows = [processor(p, None if images is None else images[i : i + 1]) for i, p in enumerate(prompts)]
     asked = [row["input_ids"][0] for row in rows]
@@ -207,39 +200,28 @@ def fit(
 
     The step size rises linearly to `lr` and falls to zero along a cosine. Every `every` steps the state is written
     to `folder` and `on_save(steps done)` is called; an earlier state of the same `identity` is continued to the same
-    bits, one of another raises ValueError. Raises TrainingDiverged when a gradient is not finite.
+    bits, one of another raises ValueError. Raises TrainingDiverged when a loss or a gradient is not finite.
     """
     parameters = dict(task.named_parameters())
     optimiser = torch.optim.AdamW(parameters.values(), lr, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
-    identity = {**identity, "steps": steps, "lr": lr}
-    done, tensors, values = checkpoints.load(folder, identity)
-    losses = values.get("loss", [])
-    for name in {name.partition(":")[2] for name in tensors if ":" in name}:
-        with torch.no_grad():
-            parameters[name].copy_(tensors[f"weight:{name}"])
-        device = parameters[name].device
-        moments = {m: tensors[f"{m}:{name}"].to(device, copy=True) for m in MOMENTS}
-        optimiser.state[parameters[name]] = {"step": torch.tensor(float(done), device=device), **moments}
+    run = Run(folder, lambda: {**identity, "steps": steps, "lr": lr})
+    losses = run.values.setdefault("loss", [])
+
+    def block(number: int) -> Iterator[None]:
+        for step in range(number * every, min((number + 1) * every, steps)):
+            yield
+            losses.append(round(descend(task.loss(step), parameters, optimiser), 4))
+
     task.train()
-    with progress_bar(total=steps, initial=done, desc=show) as bar:
-        for step in range(done, steps):
-            for group in optimiser.param_groups:
-                group["lr"] = lr * min((step + 1) / WARMUP, 0.5 * (1 + math.cos(math.pi * step / steps)))
-            loss = task.loss(step)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = clip_grad_norm_(parameters.values(), CLIP)
-            if not norm.isfinite():
-                raise TrainingDiverged(f"{show}, step {step + 1}: loss {loss.item()}, gradient norm {norm.item()}")
-            optimiser.step()
-            losses.append(round(loss.item(), 4))
-            bar.update()
-            if (step + 1) % every == 0 or step + 1 == steps:
-                # A weight that no loss reaches (the language model while the tower trains) has no state to keep.
-                moved = {name: value for name, value in parameters.items() if value in optimiser.state}
-                state = {f"weight:{name}": value for name, value in moved.items()}
-                state |= {f"{m}:{name}": optimiser.state[value][m] for name, value in moved.items() for m in MOMENTS}
-                checkpoints.save(folder, identity, step + 1, state, {"loss": losses})
-                bar.set_postfix(loss=sum(losses[-every:]) / len(losses[-every:]))
-                on_save(step + 1)
+    run.train(
+        block,
+        parameters,
+        optimiser,
+        steps=steps,
+        every=every,
+        lr=lr,
+        rate=lambda step: lr * min((step + 1) / WARMUP, 0.5 * (1 + math.cos(math.pi * step / steps))),
+        after=lambda done: on_save(min(done * every, steps)),
+        show=show,
+    )
     task.eval()

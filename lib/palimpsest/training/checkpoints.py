@@ -1,4 +1,8 @@
-"""The state of a run that can be continued: one folder, one file of tensors, one of plain values."""
+"""The state of a run that can be continued: one folder, one file of tensors, one of plain values.
+
+Tensors are named "model.<name>" (what training changes), "<kind>.<name>" (what the optimiser keeps of the tensor of
+that name: momentum_buffer, exp_avg, exp_avg_sq, step) and "extra.<name>" (whatever else the run keeps).
+"""
 
 import hashlib
 import json
@@ -8,11 +12,12 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
+from torch import Tensor
 
 from palimpsest.runs.files import write_atomic
 
 
-def digest(tensors: Iterable[torch.Tensor]) -> str:
+def digest(tensors: Iterable[Tensor]) -> str:
     """sha256 over shapes and values."""
     digest = hashlib.sha256()
     for tensor in tensors:
@@ -21,7 +26,39 @@ def digest(tensors: Iterable[torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save(folder: Path, identity: dict, epoch: int, tensors: dict[str, torch.Tensor], values: dict) -> None:
+def pack(model: dict[str, Tensor], optimiser: torch.optim.Optimizer, extra: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors of a run under one name each. Of the optimiser its `state` is read; a tensor of the model that it
+    has not moved yet has none."""
+    moments = {
+        f"{kind}.{name}": value
+        for name, tensor in model.items()
+        for kind, value in optimiser.state.get(tensor, {}).items()
+    }
+    named = {f"model.{name}": value for name, value in model.items()}
+    return named | moments | {f"extra.{name}": value for name, value in extra.items()}
+
+
+@torch.no_grad()
+def restore(tensors: dict[str, Tensor], model: dict[str, Tensor], optimiser: torch.optim.Optimizer) -> None:
+    """Put what `pack` gave back into `model` and `optimiser`, in place."""
+    for key, value in tensors.items():
+        kind, _, name = key.partition(".")
+        if kind == "model":
+            model[name].copy_(value)
+        elif kind != "extra":
+            own = model[name]
+            # In its tensor's layout in memory, as the optimiser had made it; a count of steps has a shape of its own.
+            like = own if own.shape == value.shape else value
+            moment = torch.empty_like(like, dtype=value.dtype, device=own.device)
+            optimiser.state[own][kind] = moment.copy_(value)
+
+
+def extras(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What was packed as `extra`, on the CPU."""
+    return {key.removeprefix("extra."): value for key, value in tensors.items() if key.startswith("extra.")}
+
+
+def save(folder: Path, identity: dict, epoch: int, tensors: dict[str, Tensor], values: dict) -> None:
     """Write the state after `epoch`; a kill at any point leaves this state or the one before.
 
     `identity` says which run this is, in values that survive JSON.
@@ -38,7 +75,7 @@ def save(folder: Path, identity: dict, epoch: int, tensors: dict[str, torch.Tens
             old.unlink()
 
 
-def load(folder: Path, identity: dict) -> tuple[int, dict[str, torch.Tensor], dict]:
+def load(folder: Path, identity: dict) -> tuple[int, dict[str, Tensor], dict]:
     """(epoch, tensors, values) of the run `identity`; (0, {}, {}) where `folder` holds nothing.
 
     Raises ValueError when the folder belongs to another run.
@@ -53,21 +90,3 @@ def load(folder: Path, identity: dict) -> tuple[int, dict[str, torch.Tensor], di
     with safe_open(folder / state["weights"], framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     return state["epoch"], tensors, state["values"]
-
-
-def momentum_of(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Momentum buffers by name; zeros where no update was made yet."""
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    return {
-        f"momentum.{i}": optimiser.state[p].get("momentum_buffer", torch.zeros_like(p))
-        for i, p in enumerate(parameters)
-    }
-
-
-def restore(model: torch.nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Put what `save` stored under "model." and "momentum." back, on the model's device."""
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
-    for i, parameter in enumerate(parameters):
-        buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
-        optimiser.state[parameter]["momentum_buffer"] = buffer

@@ -1,4 +1,4 @@
-"""The one training loop: seeded, resumable, with a cosine schedule and a progress bar.
+"""Training of image classifiers on the one loop.
 
 It trains K networks of one architecture at once, each on its own samples (see `nets.lockstep`); K = 1 is the
 ordinary case. Every random choice derives from a network's seed and the epoch number, so a run that was
@@ -6,7 +6,7 @@ stopped and resumed draws the same batches as one that was not, and on one machi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,14 +14,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from palimpsest.checks import require_count, require_number
 from palimpsest.nets.lockstep import side_by_side
 from palimpsest.nets.quantised import collapsed, hold_steps, steps
-from palimpsest.runs.progress import progress_bar
 from palimpsest.training import checkpoints
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss or the weights stopped being finite. The last good checkpoint, if there is one, is kept."""
+from palimpsest.training.loop import Run, TrainingDiverged
+from palimpsest.training.seeds import epoch_order
 
 
 @dataclass(frozen=True)
@@ -42,18 +40,13 @@ class Recipe:
     steps: int | None = None
 
     def __post_init__(self):
-        for name, least in (("epochs", 1), ("batch_size", 2), ("steps", 1)):
-            value = getattr(self, name)
-            if name == "steps" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: got {value!r}, want an integer of at least {least}")
-        for name in ("lr", "momentum", "weight_decay"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and math.isfinite(value)
-            if not number or value < 0 or (name == "lr" and value == 0):
-                wanted = "a finite positive number" if name == "lr" else "a finite number of at least 0"
-                raise ValueError(f"{name}: got {value!r}, want {wanted}")
+        require_count("epochs", self.epochs)
+        require_count("batch_size", self.batch_size, least=2)
+        if self.steps is not None:
+            require_count("steps", self.steps)
+        require_number("lr", self.lr)
+        require_number("momentum", self.momentum, least=0)
+        require_number("weight_decay", self.weight_decay, least=0)
 
     def batches(self, samples: int) -> int:
         """Batches in one epoch over `samples` samples; an odd sample joins a batch of two."""
@@ -71,12 +64,6 @@ class History:
 
     loss: list[list[float]]
     correct: torch.Tensor
-
-
-def epoch_order(samples: int, seed: int, epoch: int) -> torch.Tensor:
-    """The permutation of epoch `epoch`, a function of its arguments only."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    return torch.randperm(samples, generator=generator)
 
 
 def fit(
@@ -120,55 +107,61 @@ def fit(
         nesterov=recipe.momentum > 0,
         foreach=True,
     )
-    epoch, history = 0, History([], torch.zeros(0, *y.shape, dtype=torch.bool))
-    if checkpoint is not None:
-        identity = {
+    run = Run(
+        checkpoint,
+        lambda: {
             "recipe": asdict(recipe),
             "seeds": list(seeds),
             "data": checkpoints.digest([x, y]),
             "start": checkpoints.digest(together.state_dict().values()),
-        }
-        epoch, tensors, values = checkpoints.load(checkpoint, identity)
-        if epoch:
-            checkpoints.restore(together, optimiser, tensors)
-            history = History(values["loss"], tensors["correct"])
-    epochs = math.ceil(total / batches)
+        },
+    )
+    history = run.values.setdefault("loss", [])
+    run.extra.setdefault("correct", torch.zeros(0, *y.shape, dtype=torch.bool))
     row = torch.arange(len(models))
-    with progress_bar(total=epochs, initial=epoch, desc=show) as bar:
-        while epoch < epochs:
-            together.train()
-            correct, losses = torch.zeros(y.shape, dtype=torch.bool), []
-            order = torch.stack([epoch_order(samples, seed, epoch) for seed in seeds], dim=1)
-            # Near-equal batches: a last batch of one sample would leave batch norm without a variance.
-            for index, batch in enumerate(order.tensor_split(batches)[: total - epoch * batches]):
-                step = epoch * batches + index
-                for group in optimiser.param_groups:
-                    group["lr"] = recipe.lr * 0.5 * (1 + math.cos(math.pi * step / total))
-                logits, targets = together(x[row, batch]), y[row, batch]
-                loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-                loss = loss.view_as(targets).mean(0)
-                losses.append(loss.detach())
-                optimiser.zero_grad(set_to_none=True)
-                loss.sum().backward()
-                optimiser.step()
-                if not hold_steps(held):
-                    stop_if_lost(together, f"in epoch {epoch + 1} at peak step size {recipe.lr}", loss.detach())
-                correct[row, batch] = logits.detach().argmax(2) == targets
-            epoch += 1
-            mean = torch.stack(losses).mean(0)
-            # The last update of an epoch can overflow after a loss that was still finite.
-            stop_if_lost(together, f"in epoch {epoch} of {epochs} at peak step size {recipe.lr}", mean)
-            history = History([*history.loss, mean.tolist()], torch.cat([history.correct, correct[None]]))
-            if checkpoint is not None:
-                state = {f"model.{name}": value for name, value in together.state_dict().items()}
-                state |= checkpoints.momentum_of(optimiser) | {"correct": history.correct}
-                checkpoints.save(checkpoint, identity, epoch, state, {"loss": history.loss})
-            if on_epoch is not None:
-                together.unpack()
-                on_epoch(epoch)
-            bar.update()
+
+    def epoch(number: int) -> Iterator[None]:
+        together.train()
+        correct, losses = torch.zeros(y.shape, dtype=torch.bool), []
+        order = torch.stack([epoch_order(samples, seed, number) for seed in seeds], dim=1)
+        # Near-equal batches: a last batch of one sample would leave batch norm without a variance.
+        for batch in order.tensor_split(batches)[: total - number * batches]:
+            yield
+            logits, targets = together(x[row, batch]), y[row, batch]
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            loss = loss.view_as(targets).mean(0)
+            losses.append(loss.detach())
+            optimiser.zero_grad(set_to_none=True)
+            loss.sum().backward()
+            optimiser.step()
+            if not hold_steps(held):
+                raise TrainingDiverged("a quantiser's step is not finite")
+            correct[row, batch] = logits.detach().argmax(2) == targets
+        mean = torch.stack(losses).mean(0)
+        if not mean.isfinite().all():
+            raise TrainingDiverged(f"the loss is {mean.tolist()}")
+        stop_if_collapsed(together)
+        history.append(mean.tolist())
+        run.extra["correct"] = torch.cat([run.extra["correct"], correct[None]])
+
+    def look(done: int) -> None:
+        if on_epoch is not None:
+            together.unpack()
+            on_epoch(done)
+
+    run.train(
+        epoch,
+        together.state_dict(keep_vars=True),
+        optimiser,
+        steps=total,
+        every=batches,
+        lr=recipe.lr,
+        rate=lambda step: recipe.lr * 0.5 * (1 + math.cos(math.pi * step / total)),
+        after=look,
+        show=show,
+    )
     together.unpack()
-    return history
+    return History(history, run.extra["correct"])
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -181,15 +174,11 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [group for group in groups if group["params"]]
 
 
-def stop_if_lost(model: nn.Module, when: str, loss: torch.Tensor | None = None) -> None:
-    """Raise TrainingDiverged when a weight or `loss` is not finite, or a quantiser's step has collapsed."""
-    values = [*model.state_dict().values(), *([] if loss is None else [loss])]
-    if not all(value.isfinite().all() for value in values):
-        seen = "" if loss is None else f" ({loss.tolist()})"
-        raise TrainingDiverged(f"the loss{seen} or the weights stopped being finite {when}; a smaller lr is needed")
+def stop_if_collapsed(model: nn.Module) -> None:
+    """Raise TrainingDiverged when a quantiser's step has collapsed."""
     dead = collapsed(model)
     if dead:
-        raise TrainingDiverged(f"the quantiser's step {dead[0]} collapsed to zero {when}; a smaller lr is needed")
+        raise TrainingDiverged(f"the quantiser's step {dead[0]} collapsed to zero")
 
 
 def _spread(models: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
@@ -234,7 +223,7 @@ def predict(models: list[nn.Module], x: torch.Tensor, batch_size: int = 500) -> 
 
 
 def accuracy(models: list[nn.Module], x: torch.Tensor, y: torch.Tensor) -> list[float]:
-    """Share of the samples x [N, C, H, W] whose largest logit is their label y [N], in [0, 1], one a network.
+    """Share of the samples x [N, C, H, W] whose largest logit is their label y [N], in [0, 1], one per network.
 
     Raises ValueError when x has another shape, or y another length.
     """

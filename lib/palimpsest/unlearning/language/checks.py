@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
+from palimpsest.checks import require_count, require_number
 from palimpsest.nets.language import IGNORED, Encoded
 from palimpsest.pruning.decoder import decoder_layers
 from palimpsest.unlearning.language.method import Objective
-from palimpsest.unlearning.vision.checks import require_count, require_number
 
 
 def check(
@@ -32,13 +32,12 @@ def check(
         )
     if not isinstance(method, Objective):
         raise ValueError(f"method: got {method!r}, want an objective, for example METHODS['NPO']")
-    for name, value in (("lr", lr), ("weight_decay", weight_decay), ("warmup_epochs", warmup_epochs)):
-        if name == "lr" or value != 0:
-            require_number(name, value)
+    require_number("lr", lr)
+    require_number("weight_decay", weight_decay, least=0)
+    require_number("warmup_epochs", warmup_epochs, least=0)
     require_count("epochs", epochs)
     require_count("batch_size", batch_size)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed: got {seed!r}, want an integer of at least 0")
+    require_count("seed", seed, least=0)
     vocabulary = model.get_input_embeddings().num_embeddings
     for name, data in (("forget", forget), ("retain", retain), ("idk", idk)):
         if data is not None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from palimpsest.checks import require_count, require_number
 from palimpsest.unlearning.language.update import Update, layers_in_reach
-from palimpsest.unlearning.vision.checks import require_count, require_number
 
 ADAPTER = "default"
 

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from palimpsest.checks import require_number
 from palimpsest.unlearning.language.task import Batch, Gradients, Task
 from palimpsest.unlearning.language.update import Update
-from palimpsest.unlearning.vision.checks import require_number
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Objective:
 
     def __post_init__(self):
         require_number("gamma", self.gamma)
-        if self.alpha != 0:
-            require_number("alpha", self.alpha)
+        require_number("alpha", self.alpha, least=0)
 
     def setting(self, update: Update) -> Update:
         """Which weights move and how far, where the objective has a say in it."""

@@ -8,12 +8,13 @@ from torch.nn.utils import get_total_norm
 from torch.optim.adamw import adamw
 
 from palimpsest.kernels import masked_adamw_, pack_mask
-from palimpsest.training import TrainingDiverged
+from palimpsest.training.loop import TrainingDiverged
 from palimpsest.unlearning.language.task import Gradients
 from palimpsest.unlearning.language.update import Update, lost_progress, scales
 
 BETAS, EPS, CLIP = (0.9, 0.999), 1e-8, 1.0
 """The defaults of transformers' trainer, and so of open-unlearning."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class SurvivorAdamW:
@@ -21,7 +22,8 @@ class SurvivorAdamW:
     transformers' trainer.
 
     parameters: what moves, by name; kept: bool masks of the pruned ones; importance: R of these, for the scalings
-    that need it.
+    that need it; state: the moments of each parameter by their names, as torch's optimisers keep them; steps: updates
+    done.
     """
 
     def __init__(
@@ -34,8 +36,7 @@ class SurvivorAdamW:
     ):
         self.parameters, self.kept, self.importance = parameters, kept, importance
         self.update, self.weight_decay = update, weight_decay
-        self.exp_avg = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        self.exp_avg_sq = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        self.state = {p: {kind: torch.zeros_like(p) for kind in MOMENTS} for p in parameters.values()}
         self.steps = 0
         # Bits save traffic on a GPU; on a CPU they would have to be unpacked.
         self._masks = {name: pack_mask(mask) if mask.is_cuda else mask for name, mask in kept.items()}
@@ -69,15 +70,18 @@ class SurvivorAdamW:
         self._dense([n for n in gradients if n not in self.kept], gradients, lr)
         return {"norm": norm.item(), **noted}
 
+    def _held(self, names) -> list[list[Tensor]]:
+        """The named parameters, and their moments."""
+        params = [self.parameters[n] for n in names]
+        return [params, *([self.state[p][kind] for p in params] for kind in MOMENTS)]
+
     def _masked(self, names, gradients, factors, *, lr, weight_decay, into=None):
         """The kernel's step on the pruned matrices, or (`into`) on stand-ins for them and for their moments."""
-        held = into or (self.parameters, self.exp_avg, self.exp_avg_sq)
-        params, exp_avg, exp_avg_sq = ([tensors[n] for n in names] for tensors in held)
+        params, *moments = into or self._held(names)
         masked_adamw_(
             params,
             [gradients[n] for n in names],
-            exp_avg,
-            exp_avg_sq,
+            *moments,
             [self._masks[n] for n in names],
             [factors[n] for n in names] if factors else None,
             step=self.steps,
@@ -92,8 +96,8 @@ class SurvivorAdamW:
         plain, scaled = 0.0, 0.0
         for name in names:
             direction = torch.zeros_like(self.parameters[name])  # from zero, with rate 1, the kernel goes to −u
-            moments = ({name: held[name].clone()} for held in (self.exp_avg, self.exp_avg_sq))
-            self._masked([name], gradients, {}, lr=1.0, weight_decay=0.0, into=({name: direction}, *moments))
+            moments = [[moment.clone()] for (moment,) in self._held([name])[1:]]
+            self._masked([name], gradients, {}, lr=1.0, weight_decay=0.0, into=[[direction], *moments])
             plain += direction.square().sum(dtype=torch.float64).item()
             scaled += (direction * factors[name]).square().sum(dtype=torch.float64).item()
         return math.sqrt(scaled / plain) if plain else 1.0
@@ -105,11 +109,11 @@ class SurvivorAdamW:
             chosen = [n for n in names if (self.parameters[n].ndim >= 2) == matrices]
             if not chosen:
                 continue
+            params, *moments = self._held(chosen)
             adamw(
-                [self.parameters[n] for n in chosen],
+                params,
                 [gradients[n] for n in chosen],
-                [self.exp_avg[n] for n in chosen],
-                [self.exp_avg_sq[n] for n in chosen],
+                *moments,
                 [],
                 # The function counts the step itself.
                 [torch.tensor(float(self.steps - 1), device=device) for _ in chosen],
@@ -122,15 +126,3 @@ class SurvivorAdamW:
                 weight_decay=decay,
                 eps=EPS,
             )
-
-    def state(self) -> dict[str, Tensor]:
-        """Parameters and moments, for a checkpoint."""
-        kinds = {"model": self.parameters, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
-        return {f"{kind}.{name}": value for kind, tensors in kinds.items() for name, value in tensors.items()}
-
-    @torch.no_grad()
-    def restore(self, tensors: dict[str, Tensor], steps: int) -> None:
-        """Put back what `state` gave after `steps` updates."""
-        for name, value in self.state().items():
-            value.copy_(tensors[name])
-        self.steps = steps

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palimpsest.checks import require_number
 from palimpsest.pruning.decoder import decoder_layers
 from palimpsest.unlearning.language.method import Objective
 from palimpsest.unlearning.language.task import Batch, Task
-from palimpsest.unlearning.vision.checks import require_number
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from palimpsest.checks import require_number
 from palimpsest.unlearning.language.npo import NPO
 from palimpsest.unlearning.language.task import Batch, Gradients, Task
-from palimpsest.unlearning.vision.checks import require_number
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from palimpsest.checks import require_number
 from palimpsest.unlearning.language.method import Objective
 from palimpsest.unlearning.language.task import Batch, Task
-from palimpsest.unlearning.vision.checks import require_number
 
 
 @dataclass(frozen=True)

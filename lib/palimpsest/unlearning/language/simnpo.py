@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from palimpsest.checks import require_number
 from palimpsest.unlearning.language.method import Objective, sequence_loss
 from palimpsest.unlearning.language.task import Batch, Task
-from palimpsest.unlearning.vision.checks import require_number
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,17 @@
 """Does what was unlearned come back? Relearning from a few items, and a round trip through 4-bit weights."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
-from palimpsest.nets import language
-from palimpsest.nets.language import IGNORED, Encoded
+from palimpsest.nets.language import Encoded
+from palimpsest.pruning import Masks
 from palimpsest.pruning.decoder import decoder_layers
-from palimpsest.training import TrainingDiverged, epoch_order
-
-if TYPE_CHECKING:
-    from palimpsest.pruning import Masks
+from palimpsest.training.language import answer_loss
+from palimpsest.training.loop import Run, TrainingDiverged
+from palimpsest.training.seeds import epoch_order
 
 LEVELS = 7
 """Largest 4-bit code: codes are -7 ... 7, so that 0 is one of them and the two signs are alike."""
@@ -42,22 +39,30 @@ def relearn(
     optimiser = torch.optim.AdamW(model.parameters(), lr, weight_decay=0)
     if masks is not None:
         masks.require_for(model)
+    updates = math.ceil(len(encoded) / batch_size)
     curve = [measure()]
-    for epoch in range(epochs):
-        for rows in epoch_order(len(encoded), seed, epoch).split(batch_size):
-            batch = encoded.subset(rows).to(model.device)
-            try:
-                loss = -language.logprobs(model, batch).sum() / (batch.labels != IGNORED).sum()
-            except ValueError as error:  # the kernel refuses hidden states that are not finite
-                raise TrainingDiverged(f"relearning, epoch {epoch + 1}: {error}") from error
+
+    def epoch(number: int) -> Iterator[None]:
+        for rows in epoch_order(len(encoded), seed, number).split(batch_size):
+            yield
+            loss = answer_loss(model, encoded.subset(rows).to(model.device))
             if not loss.isfinite():
-                raise TrainingDiverged(f"relearning, epoch {epoch + 1}: the loss is {loss.item()}")
+                raise TrainingDiverged(f"the loss is {loss.item()}")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
             if masks is not None:
                 masks.apply_(model)
-        curve.append(measure())
+
+    Run().train(
+        epoch,
+        dict(model.named_parameters()),
+        optimiser,
+        steps=epochs * updates,
+        every=updates,
+        lr=lr,
+        after=lambda _: curve.append(measure()),
+    )
     return curve
 
 
@@ -66,7 +71,7 @@ def round_trip_4bit(model: nn.Module) -> None:
     """Replace the weights of every linear map in the decoder layers by what 4-bit codes keep of them, in place.
 
     Zhang et al. 2025, "Catastrophic failure of LLM unlearning via quantization" (arXiv 2410.16454): a small update
-    of the weights is rounded away, and what was unlearned returns. Rounding to nearest, one scale an output row, the
+    of the weights is rounded away, and what was unlearned returns. Rounding to nearest, one scale per output row, the
     row's largest magnitude at code 7 (absmax). Their groups are our rows; embeddings, norms and the output head stay.
     A weight of +0.0 stays +0.0, so masks hold. Raises ValueError for what is not a transformers decoder.
     """

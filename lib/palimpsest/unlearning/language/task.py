@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from palimpsest.nets import language
 from palimpsest.nets.language import IGNORED, Encoded
-from palimpsest.training import epoch_order
+from palimpsest.training.seeds import epoch_order, for_purpose
 
 Gradients = dict[str, Tensor]
 """By name of the parameter; those that a loss does not reach are left out."""
@@ -67,7 +67,7 @@ class Task:
 
     def generator(self, purpose: int, epoch: int = 0) -> torch.Generator:
         """The random numbers of one epoch for one purpose (any small integer)."""
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + epoch * 1_009 + purpose * 31 + 7) % 2**63)
+        return for_purpose(self.seed, epoch, purpose)
 
     # -- data ----------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palimpsest.checks import require_number
 from palimpsest.unlearning.language.method import Objective, token_mean_loss
 from palimpsest.unlearning.language.task import Batch, Task
-from palimpsest.unlearning.vision.checks import require_number
 
 
 @dataclass(frozen=True)

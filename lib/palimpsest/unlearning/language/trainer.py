@@ -1,4 +1,4 @@
-"""One loop for every method: masked AdamW, warm-up and linear decay, checkpoints, a progress bar.
+"""Every method on the one loop of training: masked AdamW, warm-up and linear decay.
 
 The protocol is open-unlearning's: an epoch is one pass over the forget set with as many retain sequences beside it;
 AdamW with transformers' defaults, the step size rising linearly over the first epoch and falling linearly to 0.
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
-from palimpsest.runs.progress import progress_bar
-from palimpsest.training import TrainingDiverged, checkpoints
+from palimpsest.training import checkpoints
+from palimpsest.training.loop import Run, TrainingDiverged, require_finite
 from palimpsest.unlearning.language.checks import check
 from palimpsest.unlearning.language.importance import importances
 from palimpsest.unlearning.language.lora import LoraSettings, adapted
@@ -29,7 +29,7 @@ from palimpsest.unlearning.language.update import DENSE, Update, movable
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did: `log`, a row an update; `epochs`, after how many the model is taken; positions of sequences
+    """What a run did: `log`, a row per update; `epochs`, after how many the model is taken; positions of sequences
     passed forward and backward, those of reference passes and importances included; wall time in `seconds`, without
     what `after_epoch` took."""
 
@@ -92,55 +92,61 @@ def unlearn(
     device = next(model.parameters()).device
     forget, retain, idk = (data if data is None else data.to(device) for data in (forget, retain, idk))
     settings = [lr, epochs, batch_size, seed, weight_decay, warmup_epochs]
-    identity = _identity(model, (forget, retain, idk), method, update, lora, settings) if checkpoint else {}
+    run = Run(checkpoint, lambda: _identity(model, (forget, retain, idk), method, update, lora, settings))
+    taken, stopped = run.values.get("taken", 0), run.values.get("stopped", False)
     pruned = _pruned_bits(model, update.masks)
-    began, outside = time.perf_counter(), 0.0
+    began, outside = time.perf_counter() - run.values.get("seconds", 0.0), 0.0
     with _moving(model, update, lora, seed) as (parameters, kept):
         sizes = {"seed": seed, "epochs": epochs, "batch_size": batch_size}
         task = Task(model, forget, retain, idk, parameters=parameters, kept=kept, **sizes)
         method.begin(task)
         importance = {} if update.scaling == "none" else importances(task, update.importance)
         optimiser = SurvivorAdamW(parameters, kept, importance, update, weight_decay)
-        done, tensors, values = checkpoints.load(checkpoint, identity) if checkpoint else (0, {}, {})
-        if done:
-            optimiser.restore(tensors, done * task.steps)
-            task.log, task.tokens_forward, task.tokens_backward = values["task"]
-            began -= values["seconds"]
-        taken = values.get("taken", 0)
+        if run.done:
+            optimiser.steps = run.done * task.steps
+            task.log, task.tokens_forward, task.tokens_backward = run.values["task"]
         rising, total = round(warmup_epochs * task.steps), epochs * task.steps
-        with progress_bar(total=total, initial=done * task.steps, desc=show) as bar:
-            for epoch in range(epochs if values.get("stopped") else done, epochs):
-                start = {name: p.detach().clone() for name, p in parameters.items()} if back else {}
-                for forget_batch, retain_batch in task.batches(epoch):
-                    rate = lr * schedule(optimiser.steps, total, rising)
-                    try:
-                        gradients = method.gradients(task, forget_batch, retain_batch)
-                        if not math.isfinite(task.noted["loss"]):
-                            raise TrainingDiverged(f"the loss is {task.noted['loss']}")
-                        task.note(lr=rate, **optimiser.step(gradients, rate))
-                    except (ValueError, TrainingDiverged) as error:  # operations refuse what is not finite
-                        raise _diverged(epoch, epochs, lr, error) from error
-                    task.record(epoch)
-                    bar.update()
-                if not all(p.isfinite().all() for p in parameters.values()):
-                    raise _diverged(epoch, epochs, lr, "a weight is not finite")
-                paused = time.perf_counter()
-                stopped = after_epoch is not None and _ended(method, task, after_epoch, epoch + 1)
-                outside += time.perf_counter() - paused
-                taken = epoch + 1
-                if stopped and back:
-                    taken = epoch
-                    _restore(parameters, start)
-                if checkpoint:
-                    progress = {
-                        "task": [task.log, task.tokens_forward, task.tokens_backward],
-                        "seconds": time.perf_counter() - began - outside,
-                        "stopped": stopped,
-                        "taken": taken,
-                    }
-                    checkpoints.save(checkpoint, identity, epoch + 1, optimiser.state(), progress)
-                if stopped:
-                    break
+
+        def epoch(number: int) -> Iterator[None]:
+            nonlocal taken, stopped, outside
+            start = {name: p.detach().clone() for name, p in parameters.items()} if back else {}
+            for forget_batch, retain_batch in task.batches(number):
+                yield
+                rate = lr * schedule(optimiser.steps, total, rising)
+                try:
+                    gradients = method.gradients(task, forget_batch, retain_batch)
+                    if not math.isfinite(task.noted["loss"]):
+                        raise TrainingDiverged(f"the loss is {task.noted['loss']}")
+                    task.note(lr=rate, **optimiser.step(gradients, rate))
+                except ValueError as error:  # operations refuse what is not finite
+                    raise TrainingDiverged(str(error)) from error
+                task.record(number)
+            require_finite(parameters.values())  # `after_epoch` must not see a model that is lost
+            paused = time.perf_counter()
+            # Asked before the state is saved, because the answer is part of it.
+            stopped = after_epoch is not None and _ended(method, task, after_epoch, number + 1)
+            outside += time.perf_counter() - paused
+            taken = number + 1
+            if stopped and back:
+                taken = number
+                _restore(parameters, start)
+            run.values = {
+                "task": [task.log, task.tokens_forward, task.tokens_backward],
+                "seconds": time.perf_counter() - began - outside,
+                "stopped": stopped,
+                "taken": taken,
+            }
+
+        run.train(
+            epoch,
+            parameters,
+            optimiser,
+            steps=0 if stopped else total,
+            every=task.steps,
+            lr=lr,
+            after=lambda _: stopped,
+            show=show,
+        )
         method.finish(task)
     if _pruned_bits(model, update.masks) != pruned:
         raise RuntimeError("a pruned weight changed: the masks were not kept")
@@ -198,10 +204,6 @@ def _restore(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
             parameters[name].copy_(value)
-
-
-def _diverged(epoch: int, epochs: int, lr: float, why: object) -> TrainingDiverged:
-    return TrainingDiverged(f"in epoch {epoch + 1} of {epochs} at {lr}: {why}; a smaller lr is needed")
 
 
 def _pruned_bits(model: nn.Module, masks: Masks | None) -> str:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from palimpsest.checks import require_number
 from palimpsest.nets import language
 from palimpsest.unlearning.language.method import Objective
 from palimpsest.unlearning.language.task import Batch, Task
-from palimpsest.unlearning.vision.checks import require_number
 
 
 @dataclass(frozen=True)

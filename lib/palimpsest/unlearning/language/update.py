@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from palimpsest.checks import require_choice, require_number
 from palimpsest.pruning import Masks
 from palimpsest.pruning.decoder import Layer, decoder_layers
-from palimpsest.unlearning.vision.checks import require_number
 
 CHOICES = {
     "scaling": ("none", "redistribute", "boost"),
@@ -45,8 +45,7 @@ class Update:
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, want one of {allowed}")
+            require_choice(name, getattr(self, name), allowed)
         if self.scaling != "none" and self.masks is None:
             raise ValueError(f"masks: got None, want those of the pruned model for scaling {self.scaling!r}")
         require_number("c_max", self.c_max, above=1)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from palimpsest.checks import require_number
 from palimpsest.nets.lockstep import side_by_side
 from palimpsest.nets.quantised import Quantised, first_step, steps
-from palimpsest.unlearning.vision.checks import require_number
 from palimpsest.unlearning.vision.distillation import divergence, taught, teach
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from palimpsest.unlearning.vision.checks import require_number
+from palimpsest.checks import require_number
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task, cross_entropy
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from palimpsest.unlearning.vision.checks import require_count, require_number
+from palimpsest.checks import require_count, require_number
 from palimpsest.unlearning.vision.fisher import squared_gradients, weights
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task

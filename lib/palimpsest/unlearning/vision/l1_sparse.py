@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from palimpsest.checks import require_number
 from palimpsest.nets.quantised import steps
-from palimpsest.unlearning.vision.checks import require_number
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task, cross_entropy
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from palimpsest.checks import require_number
 from palimpsest.unlearning.vision import vae
-from palimpsest.unlearning.vision.checks import require_number
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task, cross_entropy, evaluation
 

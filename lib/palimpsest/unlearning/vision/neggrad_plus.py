@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from palimpsest.unlearning.vision.checks import require_number
+from palimpsest.checks import require_number
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task, cross_entropy
 

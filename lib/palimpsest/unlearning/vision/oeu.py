@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palimpsest.checks import require_choice, require_number
 from palimpsest.kernels import softmax_entropy
 from palimpsest.nets.quantised import steps
-from palimpsest.unlearning.vision.checks import require_number
 from palimpsest.unlearning.vision.labels import random_wrong
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy
@@ -58,8 +58,7 @@ class OEU(Method):
     def __post_init__(self):
         require_number("lam", self.lam)
         for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}, want one of {allowed}")
+            require_choice(name, getattr(self, name), allowed)
 
     def epoch(self, task: Task, epoch: int) -> Iterator[None]:
         for step, (forget, retain) in enumerate(task.paired(epoch)):

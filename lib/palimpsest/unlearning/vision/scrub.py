@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from palimpsest.unlearning.vision.checks import require_number
+from palimpsest.checks import require_count, require_number
 from palimpsest.unlearning.vision.distillation import divergence, taught, teach
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task, cross_entropy
@@ -35,8 +35,7 @@ class Scrub(Method):
     def __post_init__(self):
         for name in ("alpha", "gamma", "temperature"):
             require_number(name, getattr(self, name))
-        if isinstance(self.max_epochs, bool) or not isinstance(self.max_epochs, int) or self.max_epochs < 1:
-            raise ValueError(f"max_epochs: got {self.max_epochs!r}, want an integer of at least 1")
+        require_count("max_epochs", self.max_epochs)
 
     def begin(self, task: Task) -> None:
         teach(task, [(torch.cat([task.forget, task.retain], 1), task.net)])

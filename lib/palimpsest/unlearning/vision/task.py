@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from palimpsest.kernels import project_orthogonal
 from palimpsest.nets.lockstep import side_by_side
-from palimpsest.training import epoch_order
+from palimpsest.training.seeds import epoch_order, for_purpose
 
 Gradients = list[Tensor]
 
@@ -74,7 +74,7 @@ class Task:
 
     def generator(self, epoch: int, k: int, purpose: int) -> torch.Generator:
         """The random numbers of network k in one epoch, for one purpose (any small integer)."""
-        return torch.Generator().manual_seed((self.seeds[k] * 1_000_003 + epoch * 1_009 + purpose * 31 + 7) % 2**63)
+        return for_purpose(self.seeds[k], epoch, purpose)
 
     # -- data ----------------------------------------------------------------------------------------------------
 
