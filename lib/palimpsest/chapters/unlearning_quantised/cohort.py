@@ -8,7 +8,6 @@ Step sizes are tuned on a cohort of other seeds, with test images set aside from
 seeds and test images are not seen.
 """
 
-import os
 import shutil
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -36,7 +35,7 @@ def dataset(name: str) -> data.Dataset:
 def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # set by `accelerate launch`
+    return torch.device("cuda", 0)
 
 
 @cache
