@@ -25,8 +25,8 @@ import yaml
 from palimpsest.data import manifest
 from palimpsest.metrics.statistics import Estimate
 from palimpsest.runs import paths
-from palimpsest.runs.environment import environment
 from palimpsest.runs.files import write_atomic
+from palimpsest.runs.machine import environment
 
 VERDICTS = ("reproduced", "trend only", "not reproduced", "not run")
 """From the strongest to the weakest."""

@@ -16,12 +16,13 @@ from palimpsest.nets.vision_language import SPECIAL, VISION, VISUAL_TOKENS
 from . import manifest
 from .fashion_mnist import MEAN, SIDE, STD
 
+FOLDER = "vision_language"
 FOLDERS = {
-    "target": "vision_language/target",
-    "drafter": "vision_language/drafter",
-    "distilled-drafter": "vision_language/distilled/drafter",
-    "text-target": "vision_language/text/target",
-    "text-drafter": "vision_language/text/drafter",
+    "target": f"{FOLDER}/target",
+    "drafter": f"{FOLDER}/drafter",
+    "distilled-drafter": f"{FOLDER}/distilled/drafter",
+    "text-target": f"{FOLDER}/text/target",
+    "text-drafter": f"{FOLDER}/text/drafter",
 }
 """By model, where under `data/` its files are."""
 

@@ -1,8 +1,8 @@
 """Runs: computed once and kept (`cache`), on all cores (`pool`), with a record of what computed them."""
 
 from .cache import artifact, cached, key
-from .environment import environment
 from .files import write_atomic
+from .machine import environment
 from .pool import run_all
 from .progress import progress_bar
 

@@ -8,7 +8,6 @@ Step sizes are tuned on a cohort of other seeds, with test images set aside from
 images that claims are judged on are not seen.
 """
 
-import os
 import shutil
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -43,7 +42,7 @@ def dataset(name: str) -> data.Dataset:
 def device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # set by `accelerate launch`
+    return torch.device("cuda", 0)
 
 
 @cache
