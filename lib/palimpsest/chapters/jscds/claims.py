@@ -1,5 +1,5 @@
 """The six JSCDS claims, judged. Each rule is written in `data/claims/jscds.yaml` and was fixed before the
-verdict's seeds were run; each function here applies one of them."""
+judged seeds were run; each function here applies one of them."""
 
 import pandas as pd
 
