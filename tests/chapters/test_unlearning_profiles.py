@@ -89,7 +89,7 @@ def test_a_method_registered_in_the_library_is_no_arm_of_the_chapters(monkeypatc
     before, listed = conditions(PROFILES[profile], chapter), dict(METHODS)
     monkeypatch.setitem(vision.METHODS, "another", FineTune())
     assert "another" in unlearning.methods("vision")
-    assert arms == METHODS
+    assert listed == METHODS
     assert conditions(PROFILES[profile], chapter) == before
 
 

@@ -1,9 +1,9 @@
 """The six JSCDS claims, judged. Each rule is written in `data/claims/jscds.yaml` and was fixed before the
-verdict's seeds were run; each function here applies one of them."""
+judged seeds were run; each function here applies one of them."""
 
 import pandas as pd
 
-from palimpsest.chapters.jscds.cohort import BASELINES, CLEAN, COMPLETE, NOISY
+from palimpsest.chapters.jscds.cohort import BASELINES, CLEAN, COMPLETE, NOISY, RESNET
 from palimpsest.chapters.jscds.experiment import Results
 from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
 from palimpsest.ledger import Judgement
@@ -15,7 +15,8 @@ FIRST = (CLEAN.name, "epochs")
 
 def against_full(results: Results, fraction: float = 0.5) -> dict[tuple[str, str], Estimate]:
     """JSCDS minus the full set, in points of test accuracy, under every (condition, matching) that was run."""
-    arms = results.runs.query("method == 'jscds' and fraction == @fraction and architecture == @RESNET")
+    arms = results.runs.query("method == 'jscds' and fraction == @fraction")
+    arms = arms[arms.architecture == RESNET]
     return {
         (condition, matched): paired(
             results.accuracies("jscds", fraction, condition, matched),
@@ -106,7 +107,8 @@ def text_vs_code(results: Results) -> Judgement:
     differences = {c: against_methods(results, c, ("successor code",))["successor code"] for c in COMPLETE}
     shared = estimate(results.geometry.query("condition == @CLEAN.name")["overlap.successor code"])
     noisy = differences[NOISY.name]
-    wrong = results.runs.query("condition == @NOISY.name and fraction == 0.5 and architecture == @RESNET")
+    wrong = results.runs.query("condition == @NOISY.name and fraction == 0.5")
+    wrong = wrong[wrong.architecture == RESNET]
     share = 100 * wrong.groupby("method").wrong_kept.mean()
     distinct = bool(holm({c: e.p for c, e in differences.items()}))
     why = (

@@ -1,4 +1,4 @@
-"""The five claims of OEU, judged. Each rule is written in `data/claims/oeu.yaml` and was fixed before the verdict's
+"""The five claims of OEU, judged. Each rule is written in `data/claims/oeu.yaml` and was fixed before the judged
 seeds were run; each function here applies one of them."""
 
 import pandas as pd

@@ -1,5 +1,5 @@
 """The five claims of Q-MUL, judged. Each rule is written in `data/claims/qmul.yaml` and was fixed before the
-verdict's seeds were run; each function here applies one of them."""
+judged seeds were run; each function here applies one of them."""
 
 import numpy as np
 import pandas as pd
