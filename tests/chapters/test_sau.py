@@ -268,7 +268,8 @@ FALLING = {kind: (lambda share: 0.5 - 0.5 * share) for kind in "ABCDEF"}
     ],
 )
 def test_a_rule_says_what_its_claim_needs(gaps, claim, verdict):
-    assert claims.judge(results(gaps))[claim].verdict == verdict
+    judged = getattr(claims, claim.removeprefix("sau-"))(results(gaps))
+    assert (judged.id, judged.verdict) == (claim, verdict)
 
 
 def test_one_pruned_weight_that_moved_refutes_sparsity():
