@@ -305,9 +305,7 @@ jobs = [
     for s in setting.seeds
 ]
 lost = pd.DataFrame(
-    chain.from_iterable(
-        runs.run_all(probes.lost_gradient, jobs, show="SAU: gradients")
-    )
+    chain.from_iterable(runs.run_all(probes.lost_gradient, jobs, show="SAU: gradients"))
 )
 figure = draw.lost_gradient(lost)
 # %% [markdown]

@@ -9,6 +9,7 @@ import torch
 
 from palimpsest.chapters.sau import claims, experiment, probes, ship, small, small_measures
 from palimpsest.chapters.sau.arms import DENSE, Arm
+from palimpsest.chapters.sau.cohort import to_make
 from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import compared
 from palimpsest.chapters.sau.profiles import CI, PROFILES, SMOKE, SPARSITIES
@@ -63,6 +64,7 @@ def test_the_oracle_learns_everything_but_the_forget_set(cohort):
 def test_every_model_of_ci_is_shipped_and_no_other():
     wanted = {sau_models.name(c["group"], c["seed"], c["whose"]) for c in small.models(CI)}
     assert {path for path in manifest.read() if path.startswith("sau_models/")} == wanted
+    assert to_make(CI) == []
 
 
 def test_shipped_models_know_what_they_were_taught():
@@ -266,7 +268,8 @@ FALLING = {kind: (lambda share: 0.5 - 0.5 * share) for kind in "ABCDEF"}
     ],
 )
 def test_a_rule_says_what_its_claim_needs(gaps, claim, verdict):
-    assert claims.judge(results(gaps))[claim].verdict == verdict
+    judged = getattr(claims, claim.removeprefix("sau-"))(results(gaps))
+    assert (judged.id, judged.verdict) == (claim, verdict)
 
 
 def test_one_pruned_weight_that_moved_refutes_sparsity():

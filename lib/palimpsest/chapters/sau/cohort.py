@@ -76,7 +76,7 @@ class Judge(Protocol):
 
 
 COHORTS = {Small: small.Cohort, SmolLM2: smollm2.Cohort}
-MODELS = {Small: small.models, SmolLM2: smollm2.models}
+TO_MAKE = {Small: small.to_make, SmolLM2: smollm2.to_make}
 JUDGES = {Small: small_measures.Judge, SmolLM2: smollm2_measures.Judge}
 
 
@@ -86,9 +86,9 @@ def gather(profile: str, group: str, seed: int) -> Cohort:
     return COHORTS[type(setting)](setting, group, seed)
 
 
-def models(setting: Setting) -> list[dict]:
-    """The models that are made before anything else, as arguments of `gather` and then of `make`."""
-    return MODELS[type(setting)](setting)
+def to_make(setting: Setting) -> list[dict]:
+    """The models to make before anything else, as arguments of `experiment.make`."""
+    return TO_MAKE[type(setting)](setting)
 
 
 def judge_of(cohort: Cohort, pruner: str, sparsity: str) -> Judge:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from palimpsest import pruning, runs
 from palimpsest.chapters.sau.arms import DENSE, KEYS, Arm
-from palimpsest.chapters.sau.cohort import Cohort, gather, judge_of, models
+from palimpsest.chapters.sau.cohort import Cohort, gather, judge_of, to_make
 from palimpsest.chapters.sau.measures import BAR, compared
 from palimpsest.chapters.sau.probes import train_again
 from palimpsest.chapters.sau.profiles import PROFILES
@@ -186,7 +186,7 @@ def execute(profile: str) -> Results:
     Raises ValueError without them, and for an unknown profile.
     """
     setting, common = choose(profile, PROFILES), {"profile": profile}
-    first = [{"what": "make", **common, **model} for model in models(setting)]
+    first = [{"what": "make", **common, **model} for model in to_make(setting)]
     if setting.nudge is not None:
         first.append({"what": "again", **common, "seed": setting.seeds[0], "nudge": setting.nudge})
     tuned = dict.fromkeys(setting.tuned_as(arm) for arm in setting.arms)

@@ -142,6 +142,11 @@ def train(profile: str, group: str, seed: int, whose: str) -> dict[str, Tensor]:
     return dict(model.named_parameters())
 
 
+def to_make(setting: Small) -> list[dict]:
+    """The models to train before anything else, as arguments of `experiment.make`: none where they are shipped."""
+    return [] if setting.shipped else models(setting)
+
+
 def models(setting: Small) -> list[dict]:
     """The dense models that the experiment needs, as arguments of `experiment.make`."""
     wanted = [("tuning", seed, "target") for seed in setting.tuning_seeds]

@@ -196,8 +196,8 @@ def pruned(profile: str, seed: int, whose: str, pruner: str, sparsity: str) -> d
     return weights | {f"kept.{name}": kept for name, kept in masks.kept.items()}
 
 
-def models(setting: SmolLM2) -> list[dict]:
-    """The models that the experiment needs, as arguments of `experiment.make`."""
+def to_make(setting: SmolLM2) -> list[dict]:
+    """The models to train and prune before anything else, as arguments of `experiment.make`."""
     return [
         {"group": "verdict", "seed": seed, "whose": whose, "pruner": pruner, "sparsity": sparsity}
         for pruner, sparsity in (DENSE, *setting.recipes)
