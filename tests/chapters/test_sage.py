@@ -281,10 +281,8 @@ def test_the_random_family_decodes_exactly_and_accepts_something(policy):
     assert any(one["target forwards"] < one["plain forwards"] for one in rows)
 
 
-def test_smoke_runs_every_arm(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment.runs.paths, "CACHE", tmp_path)
+def test_smoke_runs_every_arm(in_process, monkeypatch):
     monkeypatch.setitem(PROFILES, "smoke", replace(PROFILES["smoke"], most=5))
-    monkeypatch.setattr(experiment.runs, "run_all", lambda function, jobs, show: [function(**job) for job in jobs])
     found = experiment.execute("smoke")
     assert set(found.decodes.arm) == set(found.arms)
     assert found.decodes.same.all()

@@ -1,4 +1,6 @@
-"""SAGE at profile `full`, on a tiny random Llama and a tower of one convolution: every stage runs, and goes on."""
+"""The family `smollm2`, of a tiny random Llama and a tower of one convolution: every stage runs, and goes on."""
+
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
@@ -7,33 +9,30 @@ from torch import nn
 
 from palimpsest.build import pair_quality
 from palimpsest.build.pair import Stage, make_tokenizer
-from palimpsest.chapters.sage import cost as sage_cost
-from palimpsest.chapters.sage import experiment as sage
-from palimpsest.chapters.sage import real as sage_full
-from palimpsest.chapters.sage import real_tables as sage_full_tables
-from palimpsest.chapters.sage import requests as sage_requests
-from palimpsest.chapters.sage.real import PROFILES, Setting
+from palimpsest.chapters.sage import cost, experiment, smollm2, tables
+from palimpsest.chapters.sage.arms import arms, candidates
+from palimpsest.chapters.sage.profiles import PROFILES, Setting
+from palimpsest.chapters.sage.requests import pictures
+from palimpsest.chapters.sage.smollm2 import PAIR, SmolLM2
 from palimpsest.chapters.shared import records
 from palimpsest.data import captions, fashion_mnist
 from palimpsest.nets import efficientnet, language
 from palimpsest.nets.smollm2_vision import VISUAL_TOKENS
 
-TINY = Setting(
-    seeds=(0, 1),
-    tuning_seeds=(1000,),
-    requests=1,
-    most=8,
-    timed=1,
-    repeats=1,
-    image_token="<image>",
-    layers=1,
-    stages={
-        "target": {"projector": Stage(2, 1e-3), "captions": Stage(2, 1e-3)},
-        "drafter": {"captions": Stage(2, 1e-3), "distillation": Stage(2, 1e-3)},
-    },
-    said=18,
-    held_out=4,
-)
+STAGES = {
+    "target": {"projector": Stage(2, 1e-3), "captions": Stage(2, 1e-3)},
+    "drafter": {"captions": Stage(2, 1e-3), "distillation": Stage(2, 1e-3)},
+}
+
+
+def tiny_setting():
+    """Each with a family that has loaded nothing yet."""
+    family = SmolLM2(image_token="<image>", layers=1, stages=STAGES, said=18, held_out=4)
+    return Setting(family, seeds=(0, 1), tuning_seeds=(1000,), requests=1, most=8, timed=1, repeats=1)
+
+
+def trained(model):
+    return smollm2.trained(asdict(PROFILES["tiny"].family), model)
 
 
 class Tower(nn.Module):
@@ -61,27 +60,20 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(folder, monkeypatch, tmp_path):
+def tiny(folder, monkeypatch, in_process):
     torch.manual_seed(0)
     tower = Tower().eval()
     monkeypatch.setenv("PALIMPSEST_SMOLLM2", str(folder / "smollm2"))
     monkeypatch.setattr(efficientnet, "load", lambda folder: tower)
-    monkeypatch.setattr(sage_full.paths, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(sage_full.runs, "run_all", lambda f, jobs, show: [sage_full.runs.cached(f, j) for j in jobs])
     monkeypatch.setattr(pair_quality, "LONGEST", 8)
     monkeypatch.setattr("palimpsest.build.pair_tasks.BATCHES", {kind: (2, 1 / 3) for kind in captions.KINDS})
     monkeypatch.setattr("palimpsest.build.pair.BATCHES", {kind: (2, 1 / 3) for kind in captions.KINDS})
-    monkeypatch.setitem(PROFILES, "tiny", TINY)
-    remembered = sage_full.parts, sage_full.pair, sage_full.inputs
-    for function in remembered:
-        function.cache_clear()
-    yield tower
-    for function in remembered:
-        function.cache_clear()
+    monkeypatch.setitem(PROFILES, "tiny", tiny_setting())
+    return tower
 
 
 def test_from_folders_to_recorded_rows(tiny, tmp_path, monkeypatch):
-    found = sage_full.execute("tiny")
+    found = experiment.execute("tiny")
     ours = found.runs[found.runs.tau.notna()]
     assert set(ours.arm) == set(found.arms)
     assert ours.same.eq(1).all()
@@ -90,14 +82,14 @@ def test_from_folders_to_recorded_rows(tiny, tmp_path, monkeypatch):
     assert plain[["tau", "nodes"]].eq(0).all(axis=None)
     assert plain.cost.eq(1).all()
     timed = found.runs[found.runs["timed decode"].notna()]
-    assert set(timed.arm) == {*sage_cost.TIMED, *sage_cost.PEERS}
-    assert {row["rows"] for row in found.measured["forwards"]} == set(sage_cost.ROWS)
+    assert set(timed.arm) == {*cost.TIMED, *cost.PEERS}
+    assert {row["rows"] for row in found.measured["forwards"]} == set(cost.ROWS)
     assert sum(found.measured["acceptance"]) <= 1
     # Everything is in the cache: a second run computes nothing.
-    sage_full.pair.cache_clear()
+    monkeypatch.setitem(PROFILES, "tiny", tiny_setting())
     for name in ("fresh", "inputs"):
-        monkeypatch.setattr(sage_full, name, lambda *_: pytest.fail("computed again"))
-    again = sage_full.execute("tiny")
+        monkeypatch.setattr(SmolLM2, name, lambda *_: pytest.fail("computed again"))
+    again = experiment.execute("tiny")
     pd.testing.assert_frame_equal(again.runs, found.runs)
     # What is recorded can be shown.
     (tmp_path / "data/results").mkdir(parents=True)
@@ -107,26 +99,26 @@ def test_from_folders_to_recorded_rows(tiny, tmp_path, monkeypatch):
     assert records.read("sage", "tiny") is None
     records.write("sage", "tiny", found.tuned, found.runs)
     record = records.read("sage", "tiny")
-    table = sage_full_tables.arms(record["rows"]).set_index("policy")
+    table = tables.arms(record["rows"]).set_index("policy")
     assert table.loc["plain, this decoder", "speed"] == "1.00 [1.00, 1.00]"
     assert table.loc["transformers", "accepted a round":"same text"].isna().all()
     assert table.loc["constant width", "tokens/s":].isna().all()
-    assert len(sage_full_tables.forwards(record["tuned"][-1])) == len(sage_cost.ROWS)
-    assert len(sage_full_tables.pair(record["tuned"][-1])) == 4
+    assert len(tables.forwards(record["tuned"][-1])) == len(cost.ROWS)
+    assert len(tables.pair(record["tuned"][-1])) == 4
 
 
 def test_only_the_projector_learns_first_and_the_tower_never(tiny, monkeypatch):
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
-    start = dict(sage_full.fresh("tiny", "target").named_parameters())
+    start = dict(PROFILES["tiny"].family.fresh("target").named_parameters())
     seen = {}
 
     def fit(task, *, show, **options):
         seen[show] = {n.partition("model.")[2] for n, p in task.named_parameters() if p.requires_grad}
         inner(task, show=show, **options)
 
-    inner = sage_full.fit
-    monkeypatch.setattr(sage_full, "fit", fit)
-    weights = sage_full.trained("tiny", "target")
+    inner = smollm2.fit
+    monkeypatch.setattr(smollm2, "fit", fit)
+    weights = trained("target")
     assert set(seen) == {"target: projector", "target: captions"}
     assert all(name.startswith("projector.") for name in seen["target: projector"])
     assert seen["target: captions"] == weights.keys()
@@ -136,52 +128,51 @@ def test_only_the_projector_learns_first_and_the_tower_never(tiny, monkeypatch):
 
 
 def test_training_that_was_killed_goes_on_to_the_same_weights(tiny, monkeypatch):
-    whole = sage_full.trained("tiny", "target")
-    monkeypatch.setattr(sage_full.paths, "CACHE", sage_full.paths.CACHE / "other")
-    inner = sage_full.fit
+    whole = trained("target")
+    monkeypatch.setattr(smollm2.paths, "CACHE", smollm2.paths.CACHE / "other")
+    inner = smollm2.fit
 
     def killed(task, *, show, **options):
         if "captions" in show:
             raise KeyboardInterrupt
         inner(task, show=show, **options)
 
-    monkeypatch.setattr(sage_full, "fit", killed)
+    monkeypatch.setattr(smollm2, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
-        sage_full.trained("tiny", "target")
-    monkeypatch.setattr(sage_full, "fit", inner)
-    resumed = sage_full.trained("tiny", "target")
+        trained("target")
+    monkeypatch.setattr(smollm2, "fit", inner)
+    resumed = trained("target")
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
 def test_requests_are_those_of_the_small_pair(tiny):
-    images = sage_requests.pictures("verdict", 0, 1).images
-    one = sage_full.inputs("tiny", "verdict", 0)[0]
+    images = pictures("evaluation", 0, 1).images
+    one = PROFILES["tiny"].inputs("evaluation", 0, "target")[0]
     assert torch.equal(one["pixel_values"], efficientnet.pixel_values(images))
-    image = sage_full.processor("tiny").image_token_id
+    image = PROFILES["tiny"].family.processor.image_token_id
     assert one["input_ids"][0].eq(image).nonzero()[:, 0].tolist() == list(range(VISUAL_TOKENS))
 
 
 def test_missing_folders_and_other_profiles_are_refused_before_anything_runs(tmp_path, monkeypatch, folder):
-    sage_full.parts.cache_clear()
-    monkeypatch.setattr(sage_full.paths, "BUILD", tmp_path)
+    monkeypatch.setattr(smollm2.paths, "BUILD", tmp_path)
     monkeypatch.delenv("PALIMPSEST_SMOLLM2", raising=False)
     monkeypatch.delenv("PALIMPSEST_EFFICIENTNET", raising=False)
     with pytest.raises(ValueError, match=r"smollm2 holds no model; write one with python -m palimpsest.nets.smollm2"):
-        sage_full.execute("full")
+        experiment.execute("full")
     monkeypatch.setenv("PALIMPSEST_SMOLLM2", str(folder / "smollm2"))
     with pytest.raises(ValueError, match=r"efficientnet holds no model.safetensors; write it with python -m"):
-        sage_full.execute("full")
+        experiment.execute("full")
     with pytest.raises(ValueError, match="profile: got 'full-cpu'"):
-        sage_full.execute("full-cpu")
+        experiment.execute("full-cpu")
 
 
 def test_the_full_setting_asks_pictures_apart_and_within_the_budget():
     full = PROFILES["full"]
     assert not set(full.seeds) & set(full.tuning_seeds)
     assert full.timed <= full.requests
-    assert set(full.stages) == set(sage_full.PAIR)
+    assert set(full.family.stages) == set(PAIR)
     longest, cheapest = {}, {}
-    for policy, tried in sage.candidates([0.6] + [0.02] * 9).items():
+    for policy, tried in candidates([0.6] + [0.02] * 9).items():
         longest[policy], cheapest[policy] = tried[0], tried[-1]
-    chosen = sage_full.arms(longest, cheapest, [0.6] + [0.02] * 9, 20)
-    assert set(sage_cost.TIMED) <= set(chosen)
+    chosen = arms(longest, cheapest, {"vision": [0.6] + [0.02] * 9}, 20, full.sampling)
+    assert set(cost.TIMED) <= {"autoregressive"} | chosen.keys()

@@ -28,11 +28,9 @@ def bench(
     if device == "cpu" and (not only or "selection" in only):
         tables["selection"] = jscds_cost.bench()
     if device == "cpu" and (not only or "decoding" in only):
-        from palimpsest.chapters.sage.bench import (
-            bench as bench_decoding,
-        )  # brings transformers along, which takes seconds
+        from palimpsest.chapters.sage import bench as decoding_bench  # brings transformers along, which takes seconds
 
-        tables |= bench_decoding()
+        tables |= decoding_bench.bench()
     for name, table in tables.items():
         file = paths.DATA / "bench" / f"{name}.cpu.csv"
         write_atomic(file, lambda path, table=table: table.to_csv(path, index=False, float_format="%.6g"))

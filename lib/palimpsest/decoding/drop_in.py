@@ -26,7 +26,8 @@ EXACT = (torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is asked for and by which models. Models are folders with safetensors, or hub identifiers where PALIMPSEST_ALLOW_HUB is 1.
+    """What is asked for, and of whom. Models are folders with safetensors, or hub identifiers where
+    PALIMPSEST_ALLOW_HUB is 1.
 
     Without `target` the shipped pair answers: the vision-language one about `image` (a file) or `picture` (a row of
     the shipped Fashion-MNIST's test split), the text pair where neither is given. `drafter` may also be a key of
