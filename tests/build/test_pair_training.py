@@ -79,6 +79,31 @@ def test_fit_resumes_to_the_same_bits(tmp_path):
             fitted(tmp_path / "cut", **change)
 
 
+def test_a_weight_that_not_every_step_reaches_resumes_with_its_own_count_of_steps(tmp_path):
+    class InTurns(Quadratic):
+        def __init__(self):
+            super().__init__()
+            self.other = nn.Parameter(torch.tensor([2.0]))
+
+        def loss(self, step):
+            return super().loss(step) if step % 3 == 2 else super().loss(step) + self.other.square().sum()
+
+    class Stopped(Exception):
+        pass
+
+    def stop(step):
+        raise Stopped
+
+    settings = {"steps": 8, "lr": 0.1, "identity": {}, "show": "q", "every": 3}
+    straight, resumed = InTurns(), InTurns()
+    pair_training.fit(straight, folder=tmp_path / "straight", **settings)
+    with pytest.raises(Stopped):
+        pair_training.fit(InTurns(), folder=tmp_path / "cut", on_save=stop, **settings)
+    pair_training.fit(resumed, folder=tmp_path / "cut", **settings)
+    assert torch.equal(resumed.other, straight.other)
+    assert torch.equal(resumed.weight, straight.weight)
+
+
 def test_fit_is_adamw_with_warm_up_cosine_and_clipping(tmp_path, monkeypatch):
     monkeypatch.setattr(pair_training, "WARMUP", 2)
     task, _ = fitted(tmp_path, steps=4)

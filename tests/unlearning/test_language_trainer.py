@@ -393,3 +393,5 @@ def test_the_registry_lists_the_methods_without_importing_them():
         unlearning.methods("audio")
     # transformers is slow to import, and results of the vision chapters are cached by the source they import.
     assert not any("language" in name for name in runs.module_closure("palimpsest.unlearning"))
+    # And a change of how classifiers train is none of language models.
+    assert not any("lockstep" in name for name in runs.module_closure("palimpsest.unlearning.language"))

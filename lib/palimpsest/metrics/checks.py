@@ -3,6 +3,8 @@
 import numpy as np
 from torch import Tensor
 
+from palimpsest.checks import require_count
+
 
 def array(value: object) -> np.ndarray:
     """`value` (tensor on any device, array or nested list) as an array; floating-point tensors become float64."""
@@ -32,8 +34,7 @@ def real(name: str, value: object, layout: str) -> np.ndarray:
 
 def classes_of(name: str, value: object, classes: int, n: int | None = None) -> np.ndarray:
     """`value` (as `array` takes it, integers in 0 .. classes - 1) as int64 [N]; N = `n` where that is given."""
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-        raise ValueError(f"classes: got {classes!r}, want an integer of at least 2")
+    require_count("classes", classes, least=2)
     wanted = f"want [{'N' if n is None else n}] integers in 0 .. {classes - 1}"
     value = array(value)
     if value.dtype.kind not in "iu" or value.ndim != 1 or value.size == 0 or n not in (None, len(value)):

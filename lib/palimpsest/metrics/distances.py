@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.stats import entropy
 
+from palimpsest.checks import require_count
+
 from . import checks
 
 REPORTED = ("FA", "RA", "TA", "MIA")
@@ -58,8 +60,7 @@ def klom(margins_unlearned, margins_retrained, bins: int = 20) -> np.ndarray:
 
     Returns float64 [N] nats; 0 for equal histograms.
     """
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2:
-        raise ValueError(f"bins: got {bins!r}, want an integer of at least 2")
+    require_count("bins", bins, least=2)
     p = checks.real("margins_unlearned", margins_unlearned, "MN").clip(-CLIP, CLIP)
     q = checks.real("margins_retrained", margins_retrained, "LN").clip(-CLIP, CLIP)
     if p.shape[1] != q.shape[1]:

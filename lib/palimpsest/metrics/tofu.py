@@ -15,6 +15,8 @@ import numpy as np
 from scipy.special import gammaln
 from scipy.stats import hmean, ks_2samp
 
+from palimpsest.checks import require_count
+
 from . import checks, membership
 
 EXPONENT = 700.0
@@ -87,8 +89,7 @@ def log10_p(statistic: float, n: int) -> float:
 
     Raises ValueError unless n is an integer of at least 1 and `statistic` a multiple of 1 / n in [0, 1].
     """
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"n: got {n!r}, want an integer of at least 1")
+    require_count("n", n)
     steps = round(statistic * n) if 0 <= statistic <= 1 else -1
     if not abs(statistic * n - steps) < 1e-6:
         raise ValueError(f"statistic: got {statistic!r}, want a multiple of 1/{n} in [0, 1]")

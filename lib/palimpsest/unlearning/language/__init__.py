@@ -1,4 +1,4 @@
-"""Unlearning in language models: one method a file, one loop (`unlearn`), one registry (`METHODS`)."""
+"""Unlearning in language models: one method per file, one loop (`unlearn`), one registry (`METHODS`)."""
 
 from .dpo import DPO, IdkDPO
 from .grad_ascent import GradAscent

@@ -39,7 +39,7 @@ class Task:
         kept: of those that are pruned, which entries survive, bool of their shapes.
         seed, epochs, batch_size: every random choice is a function of the seed and the epoch.
         cache: tensors that an objective computes in `begin` from the model as it was given.
-        noted: values of the update under way; log: a row an update, "epoch", "step" and what was noted.
+        noted: values of the update under way; log: a row per update, "epoch", "step" and what was noted.
         tokens_forward, tokens_backward: positions passed so far, those of prompts included: the measure of work.
     """
 

@@ -31,7 +31,7 @@ class Undial(Objective):
 
     @torch.no_grad()
     def begin(self, task: Task) -> None:
-        """Keeps hidden states in place of logits: D numbers a token and not V."""
+        """Keeps hidden states in place of logits: D numbers per token and not V."""
         for batch in task.whole(task.forget):
             states = task.hidden(batch)
             for row, own, counted in zip(batch.rows.tolist(), states, batch.counted, strict=True):

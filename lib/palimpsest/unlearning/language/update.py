@@ -27,7 +27,7 @@ class Update:
     masks: what survives of each pruned matrix; the rest keeps every bit. None: nothing is pruned.
     scaling: "none" only masks; "redistribute" (SAU) multiplies the direction of a surviving weight, after Adam, by
         its c of `redistribution`; "boost" is the control that multiplies the directions of all weights of pruned
-        matrices by one number a step, so that they move as far as "redistribute" would move them.
+        matrices by one number per step, so that they move as far as "redistribute" would move them.
     importance: R of `redistribution`, computed once from the model as it was given (`importance.importances`).
     c_max: the largest c; eps: keeps λ finite where the gradient vanishes on a row's survivors. It has the unit of a
         squared gradient and must be far below one, or λ shrinks: a memorised answer's gradients are of 1e-5.

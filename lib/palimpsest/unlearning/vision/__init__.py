@@ -1,4 +1,4 @@
-"""Unlearning in image classifiers: one method a file, one loop (`unlearn`), one registry (`METHODS`)."""
+"""Unlearning in image classifiers: one method per file, one loop (`unlearn`), one registry (`METHODS`)."""
 
 from .bad_teacher import BadTeacher
 from .boundary_shrink import BoundaryShrink

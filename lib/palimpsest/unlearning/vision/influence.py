@@ -17,8 +17,12 @@ class Influence(Method):
     Stated by Jia et al. 2023 ("IU"): the influence-function update with an inverse Hessian approximated by the
     empirical Fisher information, and α tuned by hand. Their code: WoodFisher's recursion over squared gradients of
     retain batches of 32, which begins with the identity and stays near it, so that α (1 to 20) counts plain
-    gradients. Our simplification: the Fisher's diagonal, P_i = (1 + d) F̄ / (F_i + d F̄) with F̄ the network's mean, so
-    that a weight of mean curvature has P = 1 and α keeps its meaning. A quantiser's steps stay as they are.
+    gradients.
+
+    Ours, and not theirs: the direction. Their code weighs g_f by the forget set's share n_f/N and subtracts the
+    gradient of the retain loss; we take g_f alone, which is longer and points elsewhere, so that a value of α here is
+    not one of theirs. Ours too: the Fisher's diagonal, P_i = (1 + d) F̄ / (F_i + d F̄) with F̄ the network's mean, so
+    that a weight of mean curvature has P = 1. A quantiser's steps stay as they are.
 
     damping: d, in units of the mean.
     batch: samples whose mean gradient is squared.

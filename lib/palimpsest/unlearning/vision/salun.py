@@ -18,12 +18,12 @@ class SalUn(Method):
     """Random label on the `share` of the parameters whose gradient of the forget loss is largest in magnitude.
 
     Stated by the paper: the mask |∇ CE(forget; θ_o)| ≥ γ with γ the median, so that half of the weights are salient,
-    and θ_u = m·(θ_o + Δθ) + (1 − m)·θ_o. Released code: gradients in evaluation mode, summed over batches before
-    the absolute value; one ranking over all tensors; labels drawn anew each epoch; all of the forget set, then all
-    of the retain set; other weights put back to θ_o after each step (repaired in 2026: before, weight decay moved
+    and θ_u = m·(θ_o + Δθ) + (1 − m)·θ_o. Released code: gradients in evaluation mode, the mean ones of batches summed
+    before the absolute value; one ranking over all tensors; labels drawn anew each epoch; all of the forget set, then
+    all of the retain set; other weights put back to θ_o after each step (repaired in 2026: before, weight decay moved
     them). Its labels are drawn from all classes, the paper's from the wrong ones; we follow the paper, as for random
-    label. It also steps during the saliency pass, which we take for a slip and leave out. Our reading: a quantiser's
-    steps are ranked with all other parameters.
+    label. Ours: gradients are summed over samples, as the loss of the whole forget set has it, so that a smaller last
+    batch counts by its size; a quantiser's steps are ranked with all other parameters.
     """
 
     share: float = 0.5

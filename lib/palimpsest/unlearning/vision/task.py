@@ -2,7 +2,7 @@
 
 K problems are worked on at once (`nets.lockstep`): K seeds, or K step sizes of one seed, or both. K = 1 is the
 ordinary case. A tensor of parameters or gradients holds the networks one after another in its first dimension;
-`Task.split` gives it a leading dimension K. Losses are [K], one a network, so that no network's gradient depends
+`Task.split` gives it a leading dimension K. Losses are [K], one per network, so that no network's gradient depends
 on another's.
 """
 
@@ -30,11 +30,11 @@ class Task:
         models: the K networks as they were given; their weights are of use in `begin` only.
         x, y: images [K, N, C, H, W] and labels [K, N].
         forget, retain: indices into a network's N samples, [K, F] and [K, R].
-        seeds: one a network; every random choice is a function of it.
+        seeds: one per network; every random choice is a function of it.
         lr: [K] the peak step size of each network, or what a method without steps tunes instead.
         epochs, batch_size: the length of the run and the size of its batches.
         memory: tensors a method keeps from epoch to epoch; they are part of a checkpoint.
-        log: one dictionary a logged step: "epoch", "step" and lists of K floats.
+        log: one dictionary per logged step: "epoch", "step" and lists of K floats.
         samples_forward, samples_backward: samples passed through one network so far, the measure of work.
     """
 
@@ -154,7 +154,7 @@ class Task:
         return [g * self.spread(factors, g) for g in gradients]
 
     def spread(self, values: Tensor, like: Tensor) -> Tensor:
-        """values [K], one a network, in a shape that broadcasts against the parameter `like`."""
+        """values [K], one per network, in a shape that broadcasts against the parameter `like`."""
         if like.ndim == 0:
             return values[0]
         repeated = values if len(like) == self.networks else values.repeat_interleave(len(like) // self.networks)

@@ -1,4 +1,4 @@
-"""K small variational autoencoders side by side, one a network, for the features of LAF."""
+"""K small variational autoencoders side by side, one per network, for the features of LAF."""
 
 import torch
 from torch import Tensor
