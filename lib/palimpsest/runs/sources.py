@@ -50,7 +50,7 @@ class Closure:
 
 def triton_runs() -> bool:
     """Whether Triton can run in this process, compiled or interpreted."""
-    return torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET", "0") != "0"
+    return torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 
 
 def closure(function: Callable, *, triton: bool | None = None) -> Closure:
@@ -103,18 +103,20 @@ class _Module:
         # The function itself may lie outside the project: in a test.
         file = project().get(name) or Path(importlib.util.find_spec(name).origin)
         text = _texts()[name] if name in project() else file.read_bytes()
-        self.package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        self.name, self.package = name, name if file.name == "__init__.py" else name.rpartition(".")[0]
         tree = parsed(text, without_triton=not triton and name.startswith("palimpsest.kernels."))
         self.statements = [part for statement in tree.body for part in split(statement)]
         self.bound, self.targets = defaultdict(list), defaultdict(list)
         for index, statement in enumerate(self.statements):
             for bound in binds(statement):
                 self.bound[bound].append(index)
+        used = set()
         for node in ast.walk(tree):
-            for part in split(node) if isinstance(node, IMPORTS) else ():
-                self.targets[next(iter(binds(part)))] += self.imported(part)
-        self.names = [list(dict.fromkeys(chains(statement))) for statement in self.statements]
-        used = {root for names in self.names for root, _ in names}
+            if isinstance(node, ast.Name):
+                used.add(node.id)
+            elif isinstance(node, IMPORTS):
+                for part in split(node):
+                    self.targets[next(iter(binds(part)))] += self.imported(part)
         foreign = {name for name, indices in self.bound.items() if self._foreign(name, indices)}
         self.acting = [i for i, statement in enumerate(self.statements) if acts(statement, used, foreign)]
 
@@ -129,9 +131,9 @@ class _Module:
         else:
             base = "." * part.level + (part.module or "")
             base = importlib.util.resolve_name(base, self.package) if part.level else base
-            # A package that imports a submodule of its own gets that, whatever else it binds to the name.
-            own = base == self.package and f"{base}.{alias.name}" in project()
-            target = (f"{base}.{alias.name}", ()) if own else (base, (alias.name,))
+            target = base, (alias.name,)
+            if base == self.name and f"{base}.{alias.name}" in project():  # a package takes a submodule of its own
+                return [target, (f"{base}.{alias.name}", ())]
         return [target] if target[0] in project() else []
 
     def loads(self, statement: ast.stmt) -> Iterator[str]:
@@ -162,13 +164,14 @@ class _Walk:
 
     def found(self, name: str, attributes: tuple[str, ...]) -> Iterator[Target]:
         module, first, rest = _module(name, self.triton), "".join(attributes[:1]), attributes[1:]
-        if first in module.bound or first in module.targets:
-            for index in module.bound.get(first, ()):
-                yield from self.reach(name, index)
-            yield from ((target, (*path, *rest)) for target, path in module.targets.get(first, ()))
-        elif f"{name}.{first}" in project():
+        for index in module.bound.get(first, ()):
+            yield from self.reach(name, index)
+        yield from ((target, (*path, *rest)) for target, path in module.targets.get(first, ()))
+        if first in module.bound:
+            return
+        if f"{name}.{first}" in project():
             yield f"{name}.{first}", rest
-        elif first not in ("__name__", "__file__"):
+        elif first not in module.targets and first not in ("__name__", "__file__"):
             for index, statement in enumerate(module.statements):
                 yield from self.reach(name, index)
                 yield from ((name, (bound,)) for bound in binds(statement))
@@ -184,7 +187,7 @@ class _Walk:
             return
         for loaded in module.loads(statement):
             yield from self.load(loaded)
-        for root, attributes in module.names[index]:
+        for root, attributes in chains(statement):
             if is_dynamic(root, attributes):
                 yield from ((other, ()) for other in project())
             if root in module.bound or root in module.targets:
