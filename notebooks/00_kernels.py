@@ -46,6 +46,9 @@ profile = "ci"
 seed = 0
 
 # %% tags=["hide-input"]
+import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
+
+# isort: split
 import os
 
 import torch

@@ -38,6 +38,9 @@ profile = "ci"
 seed = 0
 
 # %% tags=["hide-input"]
+import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
+
+# isort: split
 import json
 import os
 import warnings
@@ -707,7 +710,7 @@ del environment[
 environment |= {
     "profile": profile,
     "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped_digest(experiment.__name__)[:16],
+    "shipped data, sha256": runs.shipped(experiment.execute)[:16],
     "data set": "40 fictitious authors, 80 real facts; CC-BY-4.0",
 }
 figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))

@@ -39,6 +39,9 @@ profile = "ci"
 seed = 0
 
 # %% tags=["hide-input"]
+import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
+
+# isort: split
 import os
 
 import torch
@@ -528,7 +531,7 @@ del environment[
 environment |= {
     "profile": profile,
     "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped_digest(experiment.__name__)[:16],
+    "shipped data, sha256": runs.shipped(experiment.run)[:16],
     "data set": f"{dataset(setting.dataset).origin}, {dataset(setting.dataset).licence}",
 }
 figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))

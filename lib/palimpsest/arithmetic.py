@@ -7,6 +7,7 @@ that this can be done before numpy and torch are.
 """
 
 import os
+import platform
 import sys
 
 PINS = {
@@ -16,43 +17,50 @@ PINS = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     "OPENBLAS_CORETYPE": "Haswell",
 }
-"""Environment variable -> value: torch's own loops, its convolutions, its matrix products; numpy; its linear algebra."""
+"""Environment variables, for: torch's own loops, its convolutions, its matrix products; numpy, its linear algebra."""
 
 MODES = ("pinned", "native")
+X86 = ("x86_64", "amd64")
 
 
-def mode() -> str:
-    """What PALIMPSEST_ARITHMETIC asks for: "pinned", the default, or "native". Raises ValueError for another value."""
+def variables() -> dict[str, str]:
+    """What the environment of a process needs whose results shall not depend on the processor: `PINS`, or nothing
+    where PALIMPSEST_ARITHMETIC asks for "native". Raises ValueError for another value than "pinned" or "native"."""
     wanted = os.environ.get("PALIMPSEST_ARITHMETIC", MODES[0])
     if wanted not in MODES:
         raise ValueError(f"PALIMPSEST_ARITHMETIC: got {wanted!r}, want one of {MODES}")
-    return wanted
+    return PINS if wanted == "pinned" else {}
 
 
 def pin() -> None:
-    """Pin the arithmetic of this process and of those that it starts, unless "native" is asked for.
+    """Pin the arithmetic of the processes that this one starts, and its own if no library has begun to work."""
+    os.environ.update(variables())
 
-    Raises RuntimeError where torch or numpy has begun to work with other routines: pin before they are imported.
-    """
-    if mode() == "native":
-        return
-    os.environ.update(PINS)
-    found = in_use()
-    if found != "as pinned":
+
+def label() -> str:
+    """How this process computes: "pinned", or "native" and why."""
+    if not variables():
+        return "native, as PALIMPSEST_ARITHMETIC asks"
+    if platform.machine().lower() not in X86:
+        return f"native: {platform.machine()} has none of the routines"
+    for name, value in PINS.items():
+        if os.environ.get(name) != value:
+            return f"native: {name} is {os.environ.get(name)!r}, not {value!r}"
+    numpy = sys.modules.get("numpy._core._multiarray_umath")
+    wide = PINS["NPY_DISABLE_CPU_FEATURES"].split()
+    if numpy is not None and any(numpy.__cpu_features__.get(name) for name in wide):
+        return "native: numpy was imported before the arithmetic was pinned"
+    torch = sys.modules.get("torch")
+    if torch is not None and (capability := torch.backends.cpu.get_cpu_capability()) != "AVX2":
+        return f"native: torch works with {capability}"
+    return "pinned"
+
+
+def require() -> None:
+    """Raise RuntimeError where this process does not compute as PALIMPSEST_ARITHMETIC asks, though it could."""
+    found = label()
+    if variables() and found != "pinned" and platform.machine().lower() in X86:
         raise RuntimeError(
-            f"arithmetic: {found}; import palimpsest.chapters before torch and numpy, or set "
+            f"arithmetic: {found}. Import palimpsest.chapters before numpy and torch, or set "
             "PALIMPSEST_ARITHMETIC=native to compute with the processor's own routines"
         )
-
-
-def in_use() -> str:
-    """Whether what is loaded by now works as pinned: "as pinned", or what does not, in words."""
-    numpy = sys.modules.get("numpy._core._multiarray_umath")
-    if numpy is not None and any(numpy.__cpu_features__.get(name) for name in PINS["NPY_DISABLE_CPU_FEATURES"].split()):
-        return "numpy works with AVX-512"
-    torch = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "backends"):
-        capability = torch.backends.cpu.get_cpu_capability()
-        if capability != "AVX2" and capability.startswith(("AVX", "DEFAULT")):
-            return f"torch works with {capability}"
-    return "as pinned"

@@ -61,6 +61,11 @@ def shipped_digest(source: Closure) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def shipped(function: Callable) -> str:
+    """`shipped_digest` of what `function` can read."""
+    return shipped_digest(closure(function))
+
+
 @cache
 def _shipped() -> list[tuple[str, str]]:
     entries = yaml.load((paths.DATA / "MANIFEST").read_text(), LOADER)

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from palimpsest import arithmetic
+
 from . import paths
 
 
@@ -28,6 +30,7 @@ def numerical_environment() -> dict:
         "torch": torch.__version__,
         **{name: installed(name) for name in NUMERICAL},
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "arithmetic": arithmetic.label(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
 
