@@ -14,6 +14,8 @@ from palimpsest.kernels import _dispatch
 from palimpsest.kernels.jensen_shannon import chunked, reference
 from palimpsest.kernels.tolerances import admitted_error
 
+pytestmark = pytest.mark.pairwise
+
 LN_2 = math.log(2)
 
 

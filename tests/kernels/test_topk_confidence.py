@@ -12,6 +12,8 @@ from palimpsest.kernels import _dispatch
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 from palimpsest.kernels.topk_confidence import grouped, reference
 
+pytestmark = pytest.mark.pairwise
+
 
 @pytest.fixture(params=["direct", "grouped", "triton"])
 def backend(request, monkeypatch):
