@@ -1,8 +1,44 @@
-"""Settings that must hold before any test module is imported."""
+"""Settings that must hold before any test module is imported, and which combinations of parameters are run."""
 
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small: threads would only wait for each other
+
+from itertools import combinations
+
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, by whichever test comes first
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "pairwise: every pair of values of two parameters, not every combination")
+
+
+def all_pairs(items):
+    """Few cases of one test that hold every pair of values of two of its parameters, those without Triton first:
+    its interpreter is slow. The same ones each time."""
+    values = {item: [(name, id(value)) for name, value in item.callspec.params.items()] for item in items}
+    pairs = {item: set(combinations(values[item], 2)) for item in items}
+    missing, chosen = set().union(*pairs.values()), []
+    cheapest_first = sorted(items, key=lambda item: "triton" in item.callspec.id)
+    while missing:
+        chosen.append(max(cheapest_first, key=lambda item: len(pairs[item] & missing)))
+        missing -= pairs[chosen[-1]]
+    return chosen
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Thins out the tests marked `pairwise`; those for a GPU, where time is no matter, keep every combination."""
+    tests = {}
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else ()
+        if len(parameters) > 2 and item.get_closest_marker("pairwise") and not item.get_closest_marker("gpu"):
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    kept = {item for cases in tests.values() for item in all_pairs(cases)}
+    thinned = {item for cases in tests.values() for item in cases} - kept
+    items[:] = [item for item in items if item not in thinned]
+    config.hook.pytest_deselected(items=list(thinned))

@@ -17,6 +17,8 @@ from palimpsest.decoding import drop_in
 from palimpsest.runs import paths
 
 END = 2
+FIRST_SENTENCES = ("--max-new-tokens", "16")
+"""The first of them names the item."""
 needs_pair = pytest.mark.skipif(
     not all((paths.DATA / folder).exists() for folder in pairs.FOLDERS.values()),
     reason="the pair's weights are not shipped yet; python -m palimpsest.build.pair trains them",
@@ -215,7 +217,7 @@ def test_the_text_pair_wants_facts():
 
 @needs_pair
 def test_the_shipped_pair_describes_a_shipped_picture_under_every_policy():
-    done = call("--prompt", "Describe the item.", "--picture", "5", "--compare")
+    done = call("--prompt", "Describe the item.", "--picture", "5", "--compare", *FIRST_SENTENCES)
     assert done.exit_code == 0, done.output
     label = int(fashion_mnist.load().test.labels[5])
     assert captions.read(done.stdout.split("\n")[0]).label == label
@@ -235,6 +237,6 @@ def test_a_picture_in_a_file_is_the_shipped_picture(tmp_path):
 @needs_pair
 def test_the_text_pair_tells_its_facts():
     facts = captions.facts(7, [0, 1, 2] * 3)
-    done = call("--prompt", f"Describe the item. {facts}", "--compare")
+    done = call("--prompt", f"Describe the item. {facts}", "--compare", *FIRST_SENTENCES)
     assert done.exit_code == 0, done.output
     assert captions.read(done.stdout.split("\n")[0]).label == 7

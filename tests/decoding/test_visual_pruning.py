@@ -61,6 +61,7 @@ def kept_by(rule, family, inputs, keep):
     return torch.randperm(count, generator=torch.Generator().manual_seed(7))[:keep].tolist()
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("share", [0.3, 0.8])

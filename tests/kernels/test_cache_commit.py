@@ -12,6 +12,8 @@ from palimpsest.kernels import _dispatch, tree_attention
 from palimpsest.kernels.tolerances import admitted_error
 from palimpsest.kernels.tree_attention import reference as attention
 
+pytestmark = pytest.mark.pairwise
+
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 PATHS = [[0, 1, 2], [0, 2, 3], [1, 2, 3, 4, 5, 6], [0, 1, 4, 5, 8], [8], []]
 

@@ -14,6 +14,8 @@ from palimpsest.kernels import _dispatch
 from palimpsest.kernels.jensen_shannon import chunked, reference
 from palimpsest.kernels.tolerances import admitted_error
 
+pytestmark = pytest.mark.pairwise
+
 LN_2 = math.log(2)
 
 
@@ -168,11 +170,11 @@ def test_any_shape(chosen, n, c, d, seed):
 
 
 @pytest.mark.parametrize("width", [9, 40])
-@pytest.mark.parametrize("tile", [64, 4096])
+@pytest.mark.parametrize("tile", [64, 1024])
 def test_many_tiles(tile, width, dtype, generator, monkeypatch):
     """One side and both cut where they would not be, with D innermost and outermost."""
     monkeypatch.setattr(chunked, "TILE", tile)
-    p, q = make_logits((150, width), dtype, generator), make_logits((70, width), dtype, generator)
+    p, q = make_logits((53, width), dtype, generator), make_logits((21, width), dtype, generator)
     assert_agrees(p, q, None, generator)
     assert_agrees(q, p, None, generator)
 
@@ -212,16 +214,16 @@ def test_value_does_not_depend_on_grad_mode(tiles, backend, generator):
 
 
 def test_pairs_times_columns_are_never_held(backend, generator, largest_tensor, monkeypatch):
-    monkeypatch.setattr(chunked, "TILE", 1 << 14)
-    p, q = make_logits((512, 256), torch.float32, generator), make_logits((16, 256), torch.float32, generator)
+    monkeypatch.setattr(chunked, "TILE", 1 << 12)
+    p, q = make_logits((128, 128), torch.float32, generator), make_logits((16, 128), torch.float32, generator)
     p.requires_grad_(), q.requires_grad_()
     tile = chunked.TILE * torch.get_num_threads() * 4
     with largest_tensor() as largest:
         kernels.jensen_shannon(p, q, backend=backend).sum().backward()
-    assert largest.nbytes <= max(tile, p.nbytes) < 512 * 16 * 256 * 4
+    assert largest.nbytes <= max(tile, p.nbytes) < 128 * 16 * 128 * 4
     with largest_tensor() as largest:
         kernels.jensen_shannon(p, q, backend="reference")
-    assert largest.nbytes == 512 * 16 * 256 * 4, "the recorder must see what the definition holds"
+    assert largest.nbytes == 128 * 16 * 128 * 4, "the recorder must see what the definition holds"
 
 
 def test_a_tile_may_have_all_rows_of_one_side_alone(generator, largest_tensor, monkeypatch):

@@ -16,6 +16,8 @@ from palimpsest.kernels import _dispatch
 from palimpsest.kernels.lsq_quantize import inplace, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
+pytestmark = pytest.mark.pairwise
+
 RANGES = [(-8, 7), (0, 15), (-128, 127), (-2, 1)]
 
 

@@ -13,6 +13,8 @@ from palimpsest.kernels import _dispatch
 from palimpsest.kernels.masked_adamw_ import chunked, reference
 from palimpsest.kernels.tolerances import admitted_error
 
+pytestmark = pytest.mark.pairwise
+
 SHAPES = [(16, 32), (), (101,), (0, 4), (3, 5, 2, 2)]
 NUMBERS = {"step": 3, "lr": 0.01, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -12,6 +12,8 @@ from palimpsest.kernels import _dispatch, _multi_tensor
 from palimpsest.kernels.project_orthogonal import chunked, reference
 from palimpsest.kernels.tolerances import admitted_error
 
+pytestmark = pytest.mark.pairwise
+
 SHAPES = [(16, 32), (), (101,), (0, 4), (3, 5, 2, 2)]
 
 

@@ -13,6 +13,8 @@ from palimpsest.kernels import _dispatch
 from palimpsest.kernels.softmax_entropy import chunked, few, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error, unit_roundoff
 
+pytestmark = pytest.mark.pairwise
+
 
 def make_logits(shape, dtype, generator, scale=3.0):
     return (torch.randn(shape, generator=generator) * scale).to(dtype)

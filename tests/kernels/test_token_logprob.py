@@ -12,6 +12,8 @@ from palimpsest.kernels import _dispatch
 from palimpsest.kernels.token_logprob import chunked, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
+pytestmark = pytest.mark.pairwise
+
 
 @pytest.fixture(params=["whole", "chunked", "triton"])
 def backend(request, monkeypatch):

@@ -12,6 +12,8 @@ from palimpsest.kernels import _dispatch
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 from palimpsest.kernels.topk_confidence import grouped, reference
 
+pytestmark = pytest.mark.pairwise
+
 
 @pytest.fixture(params=["direct", "grouped", "triton"])
 def backend(request, monkeypatch):
@@ -148,7 +150,7 @@ def test_any_shape(chosen, rows, width, data, seed):
 
 def test_same_bits_twice(dtype, backend, generator, assert_same_bits):
     logits = make_logits(70, 300, dtype, generator)
-    assert_same_bits(lambda z: kernels.topk_confidence(z, 10, backend=backend), logits)
+    assert_same_bits(lambda z: kernels.topk_confidence(z, 3, backend=backend), logits)
 
 
 def test_no_second_vocabulary(generator, largest_tensor):

@@ -12,6 +12,8 @@ from palimpsest.kernels import _dispatch
 from palimpsest.kernels.tolerances import admitted_error
 from palimpsest.kernels.tree_attention import reference
 
+pytestmark = pytest.mark.pairwise
+
 
 def make_tree(nodes, generator, batch=()):
     """Ancestor matrices of random trees whose nodes are shuffled, so that no order is relied on."""

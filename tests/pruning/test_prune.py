@@ -38,6 +38,7 @@ def _naive(model, ids, method, pattern, *, dense=False):
     return done
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("sparsity", [0.5, "2:4"])
 @pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
@@ -56,6 +57,7 @@ def test_each_layer_is_calibrated_on_the_pruned_ones_before_it(method, sparsity,
     assert any(not torch.equal(expected[name][0], dense[name][0]) for name in LINEARS[7:])
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("sparsity", [0.3, "2:4", "4:8"])
 @pytest.mark.parametrize("method", METHODS)

@@ -8,10 +8,7 @@ from reading import stranger
 
 import palimpsest
 from palimpsest import selection
-from palimpsest.decoding.models import Decoder
-from palimpsest.kernels.bench import available
 from palimpsest.runs import sources
-from palimpsest.unlearning.language.optimiser import SurvivorAdamW
 
 ROOM = {
     "__init__": "",
@@ -145,28 +142,32 @@ def test_code_that_imports_by_strings_depends_on_the_whole_project(room):
     assert sources._closure("palimpsest.room.dynamic", "answer", False).modules == sources.project().keys() - empty
 
 
-def trained() -> object:
-    return SurvivorAdamW
+def is_triton(name: str) -> bool:
+    return name.startswith("palimpsest.kernels.") and name.endswith("triton")
 
 
-def decoded() -> object:
-    return Decoder
-
-
-@pytest.mark.parametrize("function", [trained, decoded])
-def test_the_cpu_path_of_an_operation_does_not_drag_triton_in(function):
-    paths = {name for name in sources.project() if name.rpartition(".")[2] in ("triton", "_multi_tensor_triton")}
-    assert len(paths) == 10
-    with_triton = sources.closure(function, triton=True)
-    assert not paths & sources.closure(function, triton=False).modules
-    assert paths & with_triton.modules
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("unlearning.language.optimiser", "SurvivorAdamW"),
+        ("decoding.models", "Decoder"),
+        ("nets.quantised", "Quantised"),
+    ],
+)
+def test_the_cpu_path_of_an_operation_does_not_drag_triton_in(module, name):
+    with_triton, without = (sources._closure(f"palimpsest.{module}", name, triton) for triton in (True, False))
+    assert list(filter(is_triton, with_triton.modules))
+    assert not list(filter(is_triton, without.modules))
+    assert with_triton.digest != without.digest
 
 
 def test_no_operation_reaches_triton_where_it_cannot_run():
-    for op in available():
+    ops = [name.split(".")[2] for name in sources.project() if is_triton(name) and name.endswith(".triton")]
+    assert len(ops) == 9
+    for op in ops:
         found = sources._closure(f"palimpsest.kernels.{op}", op, False).modules
         assert f"palimpsest.kernels.{op}.reference" in found
-        assert not [name for name in found if name.endswith("triton")]
+        assert not list(filter(is_triton, found))
         assert f"palimpsest.kernels.{op}.triton" in sources._closure(f"palimpsest.kernels.{op}", op, True).modules
 
 
