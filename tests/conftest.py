@@ -2,7 +2,10 @@
 
 import os
 
+from palimpsest import arithmetic
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small: threads would only wait for each other
+arithmetic.pin()  # before numpy and torch are imported
 
 from itertools import combinations
 

@@ -33,7 +33,7 @@ def test_random_labels_are_wrong_even_and_new_each_epoch():
     assert (counts[1:] - 800).abs().max() <= 4 * 23.1
     assert not torch.equal(labels[:, 0], labels[:, 1])
     assert not torch.equal(labels, random_wrong(t, truth, 1))
-    assert not torch.equal(labels, random_wrong(t, truth, 0, purpose=2))
+    assert not torch.equal(labels, random_wrong(t, truth, 0, turn=1))
     assert torch.equal(labels, random_wrong(t, truth, 0))
 
 

@@ -27,6 +27,7 @@ from palimpsest.data.splits import Split
 from palimpsest.nets.vision_language import CONTEXT, SPECIAL, VISION, VOCABULARY, build
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
+from palimpsest.training import seeds
 
 PAIRS = (
     ("vision_language", "target", "drafter", "A vision-language pair"),
@@ -135,10 +136,14 @@ def train(name: str, split: Split, tokenizer: PreTrainedTokenizerFast, work: Pat
         before.append([title, *stage])
 
     def looking(seed, shift=SHIFT):
-        return TowerTask(model, split, processor, batch_size=TOWER_BATCH, seed=SEED + seed, shift=shift)
+        return TowerTask(
+            model, split, processor, batch_size=TOWER_BATCH, seed=seeds.derived(SEED, "task", seed), shift=shift
+        )
 
     def telling(seed, shift=SHIFT):
-        return CaptionTask(model, split, processor, pictures=pictures, seed=SEED + seed, shift=shift)
+        return CaptionTask(
+            model, split, processor, pictures=pictures, seed=seeds.derived(SEED, "task", seed), shift=shift
+        )
 
     if name in TOWER:
         run(looking(0), "tower", TOWER[name])

@@ -21,8 +21,8 @@ from palimpsest.data import captions
 from palimpsest.data.fashion_mnist import CLASSES, SIDE
 from palimpsest.data.pairs import Processor
 from palimpsest.data.splits import Split
+from palimpsest.training import seeds
 from palimpsest.training.loop import Run, descend
-from palimpsest.training.seeds import at_step
 
 SHIFT = 2
 """Pixels by which a training picture is moved at most, each way."""
@@ -69,11 +69,11 @@ class TowerTask(nn.Module):
         self.batch_size, self.seed, self.shift = batch_size, seed, shift
         outputs = len(CLASSES) + 3 * len(captions.ATTRIBUTES)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seeds.derived(seed, "head"))
             self.head = nn.Linear(model.config.text_config.hidden_size, outputs)
 
     def loss(self, step: int) -> torch.Tensor:
-        generator = at_step(self.seed, step)
+        generator = seeds.generator(self.seed, "step", step)
         images, labels = drawn(self.split, self.batch_size, generator, self.shift)
         return self.scores(images, labels)[0]
 
@@ -106,7 +106,7 @@ class CaptionTask(nn.Module):
         self.pictures, self.seed, self.shift = pictures, seed, shift
 
     def loss(self, step: int) -> torch.Tensor:
-        generator = at_step(self.seed, step)
+        generator = seeds.generator(self.seed, "step", step)
         kinds = list(BATCHES)
         shares = torch.tensor([BATCHES[kind][1] for kind in kinds])
         kind = kinds[torch.multinomial(shares, 1, generator=generator)]
@@ -145,7 +145,7 @@ class DistillationTask(nn.Module):
     def loss(self, step: int) -> torch.Tensor:
         if step % 2:
             return self.captions_task.loss(step)
-        chosen = torch.randint(len(self.said), (), generator=at_step(self.captions_task.seed, step))
+        chosen = torch.randint(len(self.said), (), generator=seeds.generator(self.captions_task.seed, "said", step))
         return answer_loss(self.captions_task.model, self.captions_task.processor, *self.said[chosen])
 
 

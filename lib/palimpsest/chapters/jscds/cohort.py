@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from palimpsest import data, nets, selection, training
+from palimpsest.training import seeds
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def draw(setting: Setting, condition: Condition, seed: int) -> Draw:
     """The data of one seed, which draws the same images under every condition."""
     source = dataset(setting.dataset)
     classes = len(source.classes)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.generator(seed, "images")
     per_class = (setting.samples + setting.validation) // classes
     pool = source.train.subset(data.class_balanced_draw(source.train.labels, per_class, generator))
     chosen = data.class_balanced_draw(pool.labels, setting.samples // classes, generator)
@@ -132,7 +133,9 @@ def draw(setting: Setting, condition: Condition, seed: int) -> Draw:
     train = pool.subset(chosen)
     labels, wrong = train.labels, torch.zeros(len(train), dtype=torch.bool)
     if condition.noise:
-        labels, wrong = NOISES[condition.noise](labels, condition.rate, classes, generator)
+        labels, wrong = NOISES[condition.noise](
+            labels, condition.rate, classes, seeds.generator(seed, "wrong labels")
+        )
     return Draw(train, labels, wrong, pool.subset(held_out.nonzero().flatten()))
 
 
@@ -142,7 +145,7 @@ def test_split(setting: Setting) -> data.Split:
     source = dataset(setting.dataset)
     per_class = setting.test // len(source.classes)
     return source.test.subset(
-        data.class_balanced_draw(source.test.labels, per_class, torch.Generator().manual_seed(0))
+        data.class_balanced_draw(source.test.labels, per_class, seeds.generator(0, "test images"))
     )
 
 
@@ -156,36 +159,39 @@ class Cohort:
         self.x = torch.stack([d.train.pixels() for d in self.draws])
         self.y = torch.stack([d.labels for d in self.draws])
 
-    def networks(self, shift: int = 0, copies: int = 1) -> list[nn.Module]:
-        """Untrained networks, `copies` per seed; `shift` gives other starts."""
+    def starts(self, name: str = "first") -> list[int]:
+        """A seed of its own for the weights and the batches that begin there, one per seed."""
+        return [seeds.derived(seed, "start", name) for seed in self.seeds]
+
+    def networks(self, start: str = "first", copies: int = 1) -> list[nn.Module]:
+        """Untrained networks, `copies` per seed; another `start` gives other weights."""
         shape = {"channels": self.x.shape[2], "classes": len(dataset(self.setting.dataset).classes)}
         return [
-            nets.build(self.architecture, **shape, seed=seed + shift) for seed in self.seeds for _ in range(copies)
+            nets.build(self.architecture, **shape, seed=seed) for seed in self.starts(start) for _ in range(copies)
         ]
 
-    def _train_scorers(self, shift: int) -> tuple[list[nn.Module], list[nn.Module], training.History]:
+    def _train_scorers(self, start: str) -> tuple[list[nn.Module], list[nn.Module], training.History]:
         """Networks trained on everything, copies of them at the early epoch, and what training saw."""
-        models, early = self.networks(shift), self.networks(shift)
+        models, early = self.networks(start), self.networks(start)
 
         def keep(epoch: int) -> None:
             if epoch == self.setting.early_epoch:
                 for model, copy in zip(models, early, strict=True):
                     copy.load_state_dict(model.state_dict())
 
-        seeds = [seed + shift for seed in self.seeds]
         recipe = self.setting.recipe(self.lr)
-        history = training.fit(models, self.x, self.y, recipe, seeds=seeds, on_epoch=keep)
+        history = training.fit(models, self.x, self.y, recipe, seeds=self.starts(start), on_epoch=keep)
         return models, [model.eval() for model in early], history
 
     @cached_property
     def scorers(self) -> tuple[list[nn.Module], list[nn.Module], training.History]:
-        return self._train_scorers(0)
+        return self._train_scorers("first")
 
     @cached_property
     def other_scorers(self) -> tuple[list[nn.Module], list[nn.Module], training.History]:
         """Scorers from other starts: EL2N averages over both, and the subsets they give show how much of a
         subset is its scorer's random start. GraNd, the dearest signal, is read off the first start alone."""
-        return self._train_scorers(500)
+        return self._train_scorers("second")
 
     def embed(self, models: list[nn.Module], preset: selection.Preset) -> Tensor:
         """The vectors in which `preset` measures, [K, N, D].
@@ -198,12 +204,14 @@ class Cohort:
             return features
         if preset.scorer == "trained":
             return logits
-        heads = [model.head for model in self.networks(900)]
+        heads = [model.head for model in self.networks("fresh head")]
         return torch.stack([head(f).detach() for head, f in zip(heads, features, strict=True)])
 
     def cross_fitted(self) -> Tensor:
         """Class probabilities from two-fold cross-fitting, [K, N, classes]: cleanlab's input."""
-        order = torch.stack([training.epoch_order(self.x.shape[1], seed, -1) for seed in self.seeds])
+        order = torch.stack(
+            [torch.randperm(self.x.shape[1], generator=seeds.generator(seed, "folds")) for seed in self.seeds]
+        )
         folds = order.tensor_split(2, dim=1)
         out = torch.empty(*self.y.shape, len(dataset(self.setting.dataset).classes))
         for fold, rest in (folds, folds[::-1]):
@@ -245,7 +253,7 @@ class Cohort:
         n = min(len(indices) for indices in kept)
         return torch.stack(
             [
-                indices[training.epoch_order(len(indices), seed, 0)[:n]].sort().values
+                indices[torch.randperm(len(indices), generator=seeds.generator(seed, "one size"))[:n]].sort().values
                 for indices, seed in zip(kept, self.seeds, strict=True)
             ]
         )
@@ -254,5 +262,5 @@ class Cohort:
         """Networks from the cohort's starts, trained on the samples kept, [K, n]."""
         models = self.networks()
         rows = torch.arange(len(self.seeds))[:, None]
-        training.fit(models, self.x[rows, kept], self.y[rows, kept], recipe, seeds=self.seeds)
+        training.fit(models, self.x[rows, kept], self.y[rows, kept], recipe, seeds=self.starts())
         return models

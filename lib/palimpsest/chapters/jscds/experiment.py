@@ -163,7 +163,7 @@ def tune(profile: str, architecture: str, lr: float) -> list[dict]:
     kept = [cohort.select(method, 0.5, signals)[0] for method in methods]
     models = cohort.networks(copies=len(methods))
     x, y = (torch.stack([values[0, indices] for indices in kept]) for values in (cohort.x, cohort.y))
-    training.fit(models, x, y, setting.recipe(lr), seeds=[setting.tuning_seed] * len(methods))
+    training.fit(models, x, y, setting.recipe(lr), seeds=cohort.starts() * len(methods))
     validation = cohort.draws[0].validation
     accuracies = training.accuracy([*cohort.scorers[0], *models], validation.pixels(), validation.labels)
     return [

@@ -6,6 +6,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from palimpsest.chapters.sage.results import Results
+from palimpsest.training import seeds
 
 LENGTHS = (10, 20, 40, 80)
 """Generation lengths at which accepted lengths are compared, in tokens."""
@@ -60,7 +61,7 @@ def memories(results: Results, unit: str) -> pd.DataFrame:
     found = []
     for seed, part in table.groupby("seed"):
         series = [one.alpha.to_numpy() for _, one in part.groupby("request")]
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(seeds.derived(seed, "resamples"))
         shuffled = [generator.permutation(one) for one in series]
         for lag in LAGS:
             if max(map(len, series)) > lag + 1:

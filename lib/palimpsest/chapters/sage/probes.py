@@ -10,6 +10,7 @@ from palimpsest.chapters.sage.profiles import PROFILES
 from palimpsest.chapters.sage.requests import greedy, pictures
 from palimpsest.chapters.sage.shipped import SHIPPED
 from palimpsest.chapters.shared.profiles import choose
+from palimpsest.training import seeds
 
 FAMILIES = {"vision": "LLaVA-OneVision, trained", "text": "Llama, trained", "random": "Qwen2.5-VL, random weights"}
 POLICIES = ("autoregressive", "chain", "entropy_chain", "static", "sage", "eagle2", "opt_tree")
@@ -99,14 +100,14 @@ def _random(seed):
         "out_hidden_size": 32,
         "fullatt_block_indexes": [0],
     }
-    image, generator = VOCABULARY - 1, torch.Generator().manual_seed(seed)
+    image, generator = VOCABULARY - 1, seeds.generator(seed, "pair")
     config = Qwen2_5_VLConfig(
         vision_config=vision, text_config=language, image_token_id=image, video_token_id=VOCABULARY - 2
     )
     pair = []
     for noise in (0.0, 0.02):
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seeds.derived(seed, "weights"))
             model = Qwen2_5_VLForConditionalGeneration(config).eval().double()
         for parameter in model.parameters():
             if parameter.ndim == 2:  # wider weights, so that the argmax varies

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from palimpsest.data import fashion_mnist
 from palimpsest.data.splits import Split
 from palimpsest.decoding.distributions import ranked
+from palimpsest.training import seeds
 
 TUNING_PICTURES = 1000
 CANDIDATES = 10
@@ -23,7 +24,7 @@ def pictures(group: str, seed: int, count: int) -> Split:
     """The `count` pictures of the test split that a seed draws; `group`: "tuning" or "evaluation"."""
     test = fashion_mnist.load().test
     start, end = (0, TUNING_PICTURES) if group == "tuning" else (TUNING_PICTURES, len(test))
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeds.generator(seed, "pictures")
     return test.subset(start + torch.randperm(end - start, generator=generator)[:count])
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from palimpsest import pruning
 from palimpsest.pruning import Masks
+from palimpsest.training import seeds
 from palimpsest.unlearning.language import Update
 
 DENSE = ("none", "0")
@@ -68,7 +69,7 @@ class Arm:
     def update(self, masks: Masks | None, model: nn.Module, seed: int, top: int | None) -> Update:
         """What may move, and how far: of the last `top` layers, or of all."""
         if self.letter == "E":
-            return Update(pruning.random_masks(model, 1 - float(self.sparsity), seed), top=top)
+            return Update(pruning.random_masks(model, 1 - float(self.sparsity), seeds.derived(seed, "mask")), top=top)
         if self.letter == "D":
             return Update(masks, scaling="redistribute", importance=self.importance, top=top)
         if self.letter in ("A", "B"):

@@ -22,7 +22,7 @@ from palimpsest.chapters.sau.profiles import PROFILES
 from palimpsest.chapters.sau.weights import put, put_between, state
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.pruning import Masks
-from palimpsest.training import TrainingDiverged
+from palimpsest.training import TrainingDiverged, seeds
 from palimpsest.unlearning.language import METHODS, unlearn
 from palimpsest.unlearning.language.evaluation import probability
 
@@ -69,7 +69,7 @@ def forget(cohort: Cohort, arm: Arm, lr: float) -> tuple[nn.Module, Masks | None
         update=arm.update(masks, model, cohort.seed, setting.top),
         epochs=setting.unlearn_epochs,
         batch_size=setting.unlearn_batch,
-        seed=cohort.seed,
+        seed=seeds.derived(cohort.seed, "unlearning"),
         after_epoch=after_epoch,
     )
     taken = 1.0

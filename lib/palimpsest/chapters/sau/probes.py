@@ -7,6 +7,7 @@ from palimpsest.chapters.sau.profiles import PROFILES
 from palimpsest.chapters.sau.small import Cohort
 from palimpsest.chapters.sau.small_measures import half
 from palimpsest.chapters.shared.profiles import choose
+from palimpsest.training import seeds
 from palimpsest.training.language import fit
 from palimpsest.unlearning.language import pruned_share
 from palimpsest.unlearning.language.evaluation import probability
@@ -35,7 +36,7 @@ def train_again(profile: str, seed: int, nudge: float) -> dict:
     their norm.
     """
     cohort = Cohort(choose(profile, PROFILES), "verdict", seed)
-    model, generator = cohort.untrained(), torch.Generator().manual_seed(seed)
+    model, generator = cohort.untrained(), seeds.generator(seed, "nudge")
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1 + nudge * torch.randn(parameter.shape, generator=generator))

@@ -26,6 +26,7 @@ from palimpsest.data.questions import Questions
 from palimpsest.nets import language
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
+from palimpsest.training import seeds
 from palimpsest.training.language import fit
 
 MAX_LENGTH = 96
@@ -79,7 +80,7 @@ class Cohort:
     def untrained(self) -> nn.Module:
         s = self.setting
         sizes = {name: getattr(s, name) for name in ("hidden", "layers", "heads", "kv_heads", "intermediate")}
-        return language.small_llama(s.vocabulary, self.seed, **sizes)
+        return language.small_llama(s.vocabulary, seeds.derived(self.seed, "weights"), **sizes)
 
     def trained(self, whose: str) -> dict[str, Tensor]:
         """The parameters of a dense model, by name; from the cache or trained now."""
@@ -130,7 +131,7 @@ def _loaded(cohort: Cohort, whose: str, pruner: str, sparsity: str) -> tuple[nn.
 def calibration(cohort: Cohort, whose: str) -> Tensor:
     """Rows of tokens [calibration, width] from what a model was trained on, one answer after another."""
     material = cohort.material(whose)
-    order = torch.randperm(len(material), generator=torch.Generator().manual_seed(cohort.seed))
+    order = torch.randperm(len(material), generator=seeds.generator(cohort.seed, "calibration"))
     return material.subset(order).packed(cohort.setting.calibration, cohort.setting.width)
 
 

@@ -17,6 +17,7 @@ from palimpsest.data.questions import Questions
 from palimpsest.metrics import tofu
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
+from palimpsest.training import seeds
 from palimpsest.unlearning.language import evaluation, stress
 from palimpsest.unlearning.language.evaluation import probability
 
@@ -29,7 +30,7 @@ def half(cohort: Cohort, which: str) -> dict[str, Questions]:
     """The sets of retention: even questions are "validation", odd ones "test"."""
     first = 0 if which == "validation" else 1
     sets = {"retain": cohort.retain, **{name: authors.load(name) for name in evaluation.CHOICE}}
-    order = torch.randperm(len(cohort.retain), generator=torch.Generator().manual_seed(cohort.seed)).tolist()
+    order = torch.randperm(len(cohort.retain), generator=seeds.generator(cohort.seed, "halves")).tolist()
     found = {name: questions.subset(range(first, len(questions), 2)) for name, questions in sets.items()}
     return found | {"retain": cohort.retain.subset(order[first::2][:EXAMINED])}
 
@@ -107,9 +108,14 @@ class Judge:
         "4-bit": that of all after a round trip through 4-bit weights."""
         moving, seed = self.cohort.moving(model), self.cohort.seed
         before = state(moving)
-        order = torch.randperm(len(self.forget), generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(self.forget), generator=seeds.generator(seed, "relearnt"))
         seen, others = self.forget.subset(order[:RELEARNT]), self.forget.subset(order[RELEARNT:])
-        sizes = {"lr": RELEARN_LR, "epochs": RELEARN_EPOCHS, "seed": seed, "masks": masks}
+        sizes = {
+            "lr": RELEARN_LR,
+            "epochs": RELEARN_EPOCHS,
+            "seed": seeds.derived(seed, "relearning"),
+            "masks": masks,
+        }
         curve = stress.relearn(model, seen, lambda: probability(model, others), **sizes)
         put(moving, before)
         stress.round_trip_4bit(model)

@@ -29,6 +29,7 @@ from palimpsest.nets.tokens import PROMPT
 from palimpsest.pruning import Masks
 from palimpsest.pruning.decoder import decoder_layers
 from palimpsest.runs import paths
+from palimpsest.training import seeds
 from palimpsest.training.language import fit
 from palimpsest.unlearning.language import Update, stress
 from palimpsest.unlearning.language.update import movable
@@ -125,7 +126,12 @@ class Cohort:
         """Train a pruned model on what the model `whose` has learnt, its zeros held, where the recipe says so."""
         if (pruner, sparsity) in self.setting.recovery:
             epochs, lr = self.setting.recovery[pruner, sparsity]
-            sizes = {"lr": lr, "epochs": epochs, "seed": self.seed, "batch_size": self.setting.training.batch_size}
+            sizes = {
+                "lr": lr,
+                "epochs": epochs,
+                "seed": seeds.derived(self.seed, "recovery"),
+                "batch_size": self.setting.training.batch_size,
+            }
             stress.relearn(model, self.material(whose), lambda: 0.0, masks=masks, **sizes)
 
     def references(self, pruner: str, sparsity: str) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from palimpsest.chapters.unlearning_quantised.arms import (
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES, Setting
 from palimpsest.nets.quantised import quantise
 from palimpsest.runs import paths
+from palimpsest.training import seeds
 
 CALIBRATION = 256
 
@@ -49,7 +50,7 @@ def device() -> torch.device:
 def held_out(name: str, count: int) -> Tensor:
     """The validation images: indices into the training split that no seed trains on."""
     labels = dataset(name).train.labels
-    return data.class_balanced_draw(labels, count // (int(labels.max()) + 1), torch.Generator().manual_seed(7))
+    return data.class_balanced_draw(labels, count // (int(labels.max()) + 1), seeds.generator(0, "validation images"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ class Cohort:
         free = torch.ones(len(source), dtype=torch.bool)
         free[held_out(setting.dataset, setting.validation)] = False
         pool = source.subset(free.nonzero().flatten())
-        generators = [torch.Generator().manual_seed(seed) for seed in self.seeds]
+        generators = [seeds.generator(seed, "images") for seed in self.seeds]
         per_class = setting.samples // self.classes
         return [pool.subset(data.class_balanced_draw(pool.labels, per_class, g)) for g in generators]
 
@@ -130,7 +131,7 @@ class Cohort:
         if self.group == "tuning":
             split = source.train.subset(held_out(setting.dataset, setting.validation))
         else:
-            per_class, generator = setting.test // self.classes, torch.Generator().manual_seed(0)
+            per_class, generator = setting.test // self.classes, seeds.generator(0, "test images")
             split = source.test.subset(data.class_balanced_draw(source.test.labels, per_class, generator))
         return split.pixels().to(device()), split.labels.to(device())
 
@@ -150,7 +151,7 @@ class Cohort:
         if self.forget_set.kind == "hardest":
             config = {"profile": self.setting.name, "group": self.group}
             return runs.artifact(surprise, config)["loss"].to(device()).topk(count).indices.sort(1).values
-        generators = [torch.Generator().manual_seed(10_000 + seed) for seed in self.seeds]
+        generators = [seeds.generator(seed, "forget set") for seed in self.seeds]
         drawn = [torch.randperm(self.y.shape[1], generator=g)[:count] for g in generators]
         return torch.stack(drawn).sort(1).values.to(device())
 
@@ -167,7 +168,8 @@ class Cohort:
 
     def untrained(self) -> list[nn.Module]:
         shape = {"channels": self.x.shape[2], "classes": self.classes}
-        return [nets.build(self.setting.architecture, **shape, seed=seed).to(device()) for seed in self.seeds]
+        starts = [seeds.derived(seed, "weights") for seed in self.seeds]
+        return [nets.build(self.setting.architecture, **shape, seed=start).to(device()) for start in starts]
 
     def load(self, whose: str) -> list[nn.Module]:
         """Trained networks, from the cache or trained now: whose = "original" or "retrain"."""
@@ -210,7 +212,8 @@ def surprise(profile: str, group: str) -> dict[str, Tensor]:
     cohort = Cohort(choose(profile, PROFILES), group, FLOAT, RANDOM_10)
     setting, problem = cohort.setting, cohort.problem()
     loss = torch.empty(cohort.y.shape, device=cohort.y.device)
-    order = torch.stack([training.epoch_order(cohort.y.shape[1], seed, -1) for seed in cohort.seeds]).to(device())
+    generators = [seeds.generator(seed, "folds") for seed in cohort.seeds]
+    order = torch.stack([torch.randperm(cohort.y.shape[1], generator=g) for g in generators]).to(device())
     recipe = training.Recipe(setting.epochs, setting.lr, setting.batch_size)
     for fold, rest in (order.tensor_split(2, 1), order.tensor_split(2, 1)[::-1]):
         models = cohort.untrained()

@@ -19,7 +19,7 @@ from palimpsest.chapters.unlearning_quantised.cohort import Cohort, Problem
 from palimpsest.chapters.unlearning_quantised.conditions import Condition, conditions
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES, Setting
 from palimpsest.metrics.distances import avg_gap
-from palimpsest.training import TrainingDiverged
+from palimpsest.training import TrainingDiverged, seeds
 from palimpsest.unlearning.vision import Report, unlearn
 
 
@@ -71,7 +71,7 @@ def forget(models, problem: Problem, setting: Setting, method: str, lr: float | 
         epochs=setting.unlearn_epochs,
         batch_size=setting.batch_size,
         # Other numbers than the ones that drew the data and the starting weights.
-        seeds=[seed + 77 for seed in problem.seeds],
+        seeds=[seeds.derived(seed, "unlearning") for seed in problem.seeds],
     )
 
 

@@ -53,7 +53,7 @@ def report(found: Outputs, seeds: list[int]) -> list[dict[str, float]]:
         for name in ("retain", "test", "forget"):
             p, y = logits[name][k].double().softmax(-1).cpu(), labels[name][k].cpu()
             if name != "forget":
-                drawn = torch.randperm(len(y), generator=torch.Generator().manual_seed(20_000 + seed))[:n]
+                drawn = torch.randperm(len(y), generator=seeds.generator(seed, "members"))[:n]
                 p, y = p[drawn], y[drawn]
             arguments += [p, y]
         mia = membership.svc_confidence(*arguments)

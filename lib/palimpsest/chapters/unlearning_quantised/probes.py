@@ -18,6 +18,7 @@ from palimpsest.chapters.unlearning_quantised.experiment import forget
 from palimpsest.kernels import softmax_entropy
 from palimpsest.nets.quantised import hold_steps
 from palimpsest.nets.quantised import steps as quantiser_steps
+from palimpsest.training import seeds
 from palimpsest.unlearning.vision import QMul, unlearn
 from palimpsest.unlearning.vision.labels import most_similar, random_wrong
 from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy, evaluation
@@ -147,7 +148,7 @@ def conflict(profile: str, precision: str, value: float) -> list[dict]:
         lr=value,
         epochs=setting.unlearn_epochs,
         batch_size=setting.batch_size,
-        seeds=[seed + 77 for seed in problem.seeds],
+        seeds=[seeds.derived(seed, "unlearning") for seed in problem.seeds],
     )
     names = ("cosine", "retain_change", "retain_alone")
     return [

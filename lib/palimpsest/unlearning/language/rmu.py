@@ -43,7 +43,7 @@ class RMU(Objective):
                 written = self.activations(task, batch)
             for row, own, counted in zip(part.tolist(), written, batch.counted, strict=True):
                 task.cache[f"written.{row}"] = own[counted]
-        direction = torch.rand(written.shape[2], generator=task.generator(2), dtype=torch.float64)
+        direction = torch.rand(written.shape[2], generator=task.generator("direction"), dtype=torch.float64)
         task.cache["target"] = (self.steering * direction / direction.norm()).to(written)
 
     def activations(self, task: Task, batch: Batch) -> Tensor:

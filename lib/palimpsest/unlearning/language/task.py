@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from palimpsest.nets import language
 from palimpsest.nets.language import IGNORED, Encoded
-from palimpsest.training.seeds import epoch_order, for_purpose
+from palimpsest.training import seeds
+from palimpsest.training.seeds import epoch_order
 
 Gradients = dict[str, Tensor]
 """By name of the parameter; those that a loss does not reach are left out."""
@@ -65,9 +66,9 @@ class Task:
         self._recorded = 0  # positions in the graph that the next `gradients` goes back through
         self.noted: dict[str, float] = {}
 
-    def generator(self, purpose: int, epoch: int = 0) -> torch.Generator:
-        """The random numbers of one epoch for one purpose (any small integer)."""
-        return for_purpose(self.seed, epoch, purpose)
+    def generator(self, *purpose: str | int) -> torch.Generator:
+        """The random numbers for one purpose (`seeds.generator`)."""
+        return seeds.generator(self.seed, "unlearning", *purpose)
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -91,7 +92,7 @@ class Task:
         draws, rows = len(self.forget), len(self.retain)
         first = epoch * draws
         turns = range(first // rows, (first + draws - 1) // rows + 1)
-        order = torch.cat([torch.randperm(rows, generator=self.generator(1, turn)) for turn in turns])
+        order = torch.cat([torch.randperm(rows, generator=self.generator("retain", turn)) for turn in turns])
         return order[first % rows :][:draws]
 
     def batches(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:

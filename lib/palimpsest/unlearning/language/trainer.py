@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
-from palimpsest.training import checkpoints
+from palimpsest.training import checkpoints, seeds
 from palimpsest.training.loop import Run, TrainingDiverged, require_finite
 from palimpsest.unlearning.language.checks import check
 from palimpsest.unlearning.language.importance import importances
@@ -170,7 +170,7 @@ def _moving(model: nn.Module, update: Update, lora: LoraSettings | None, seed: i
     model.eval()
     try:
         if lora is not None:
-            generator = torch.Generator().manual_seed(seed)
+            generator = seeds.generator(seed, "adapters")
             with adapted(model, lora, update, generator) as parameters:
                 _require_grad(model, parameters)
                 yield parameters, {}

@@ -14,8 +14,6 @@ from palimpsest.unlearning.vision.distillation import divergence, taught, teach
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task
 
-SHARE, TEACHER = 5, 6  # purposes of random numbers
-
 
 @dataclass(frozen=True)
 class BadTeacher(Method):
@@ -38,7 +36,7 @@ class BadTeacher(Method):
     def begin(self, task: Task) -> None:
         count = max(1, int(self.retain_share * task.retain.shape[1]))
         drawn = [
-            torch.randperm(task.retain.shape[1], generator=task.generator(0, k, SHARE))[:count]
+            torch.randperm(task.retain.shape[1], generator=task.generator(0, k, "share"))[:count]
             for k in range(task.networks)
         ]
         kept = task.retain.gather(1, torch.stack(drawn).to(task.retain.device))
@@ -63,7 +61,7 @@ def incompetent(task: Task) -> nn.Module:
     for k, model in enumerate(task.models):
         network = copy.deepcopy(model).cpu()  # the numbers of a GPU would differ from those of a CPU
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.generator(0, k, TEACHER).initial_seed())
+            torch.default_generator.manual_seed(task.generator(0, k, "teacher").initial_seed())
             for name, layer in network.named_modules():
                 if hasattr(layer, "reset_parameters"):
                     layer.reset_parameters()

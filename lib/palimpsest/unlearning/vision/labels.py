@@ -6,10 +6,10 @@ from torch import Tensor
 from palimpsest.unlearning.vision.task import Task
 
 
-def random_wrong(task: Task, truth: Tensor, epoch: int, purpose: int = 1) -> Tensor:
-    """For each label of truth [n, K] a class drawn evenly from the others; `purpose` tells two draws apart."""
+def random_wrong(task: Task, truth: Tensor, epoch: int, turn: int = 0) -> Tensor:
+    """For each label of truth [n, K] a class drawn evenly from the others; `turn` tells two draws apart."""
     shifts = [
-        torch.randint(1, task.classes, (len(truth),), generator=task.generator(epoch, k, purpose))
+        torch.randint(1, task.classes, (len(truth),), generator=task.generator(epoch, k, "labels", turn))
         for k in range(task.networks)
     ]
     return (truth + torch.stack(shifts, 1).to(truth.device)) % task.classes

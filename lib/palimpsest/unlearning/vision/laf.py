@@ -55,8 +55,8 @@ class LAF(Method):
         everything = torch.arange(task.y.shape[1], device=task.y.device).expand_as(task.y)
         parts = [self._of_original(task, batch) for batch in everything.T.split(500)]
         features = torch.cat(parts).transpose(0, 1)
-        for name, indices, purpose in (("all", everything, 2000), ("forget", task.forget, 2001)):
-            for i, parameter in enumerate(vae.train(task, features, indices, purpose)):
+        for name, indices in (("all", everything), ("forget", task.forget)):
+            for i, parameter in enumerate(vae.train(task, features, indices, name)):
                 task.memory[f"{name}.{i}"] = parameter
 
     def epoch(self, task: Task, epoch: int) -> Iterator[None]:

@@ -73,7 +73,7 @@ class OEU(Method):
     def _forget_loss(self, task: Task, batch: Tensor, epoch: int, step: int) -> Tensor:
         logits = task.logits(task.images(batch), keep_statistics=self.keep_statistics)
         if self.loss == "random-label":
-            return cross_entropy(logits, random_wrong(task, task.labels(batch), epoch, purpose=10 + step))
+            return cross_entropy(logits, random_wrong(task, task.labels(batch), epoch, step))
         if self.loss == "uniform":
             return -logits.log_softmax(-1).mean((0, 2)) - math.log(task.classes)
         return -softmax_entropy(logits.flatten(0, 1)).view(batch.shape).mean(0)
@@ -117,7 +117,7 @@ class OEU(Method):
         return self._basis(task, g_r)
 
     def _random_direction(self, task: Task, g_r: Gradients, epoch: int, step: int) -> Gradients:
-        generators = [task.generator(epoch, k, purpose=1000 + step) for k in range(task.networks)]
+        generators = [task.generator(epoch, k, "direction", step) for k in range(task.networks)]
         return [
             torch.cat(
                 [torch.randn(task.split(r)[k].shape, generator=g, dtype=r.dtype) for k, g in enumerate(generators)]

@@ -68,7 +68,7 @@ class QMul(Method):
         among_others = logits[others].view(*truth.shape, -1)
         labels = (among_others - own).abs().argmin(-1)  # a position among the wrong classes, taken for a class
         shuffles = [
-            torch.randperm(len(labels), generator=task.generator(epoch, k, purpose=2)) for k in range(task.networks)
+            torch.randperm(len(labels), generator=task.generator(epoch, k, "quirk")) for k in range(task.networks)
         ]
         return labels.gather(0, torch.stack(shuffles, 1).to(labels.device))
 

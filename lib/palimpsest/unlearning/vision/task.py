@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from palimpsest.kernels import project_orthogonal
 from palimpsest.nets.lockstep import side_by_side
-from palimpsest.training.seeds import epoch_order, for_purpose
+from palimpsest.training import seeds
+from palimpsest.training.seeds import epoch_order
 
 Gradients = list[Tensor]
 
@@ -72,9 +73,9 @@ class Task:
         """
         return copy.deepcopy(self.net).requires_grad_(False).eval()
 
-    def generator(self, epoch: int, k: int, purpose: int) -> torch.Generator:
-        """The random numbers of network k in one epoch, for one purpose (any small integer)."""
-        return for_purpose(self.seeds[k], epoch, purpose)
+    def generator(self, epoch: int, k: int, *purpose: str | int) -> torch.Generator:
+        """The random numbers of network k in one epoch, for one purpose (`seeds.generator`)."""
+        return seeds.generator(self.seeds[k], "unlearning", epoch, *purpose)
 
     # -- data ----------------------------------------------------------------------------------------------------
 

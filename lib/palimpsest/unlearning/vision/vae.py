@@ -32,9 +32,9 @@ def _layers(parameters: Parameters, x: Tensor) -> Tensor:
     return x
 
 
-def train(task: Task, features: Tensor, indices: Tensor, purpose: int) -> Parameters:
-    """Autoencoders of the features [K, N, D] of the samples `indices` [K, n]; random numbers by `purpose`."""
-    generators = [task.generator(0, k, purpose) for k in range(task.networks)]
+def train(task: Task, features: Tensor, indices: Tensor, name: str) -> Parameters:
+    """Autoencoders of the features [K, N, D] of the samples `indices` [K, n]; random numbers by `name`."""
+    generators = [task.generator(0, k, "autoencoder", name) for k in range(task.networks)]
     widths = [features.shape[2], *HIDDEN]
     shapes = [*zip(widths, [*HIDDEN, 2 * LATENT], strict=True)]
     shapes += zip([LATENT, *reversed(HIDDEN)], [*reversed(HIDDEN), features.shape[2]], strict=True)
