@@ -7,10 +7,10 @@ from palimpsest import arithmetic
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small: threads would only wait for each other
 arithmetic.pin()  # before numpy and torch are imported
 
-from itertools import combinations
+from itertools import combinations  # noqa: E402
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, by whichever test comes first

@@ -90,7 +90,7 @@ def test_the_shipped_files_are_listed_and_small():
     entries = [entry for name, entry in listed.items() if name.startswith("vision_language/")]
     assert len(entries) == 31  # five files a model; of each pair the README and what was measured
     assert sum(entry["bytes"] for entry in entries) <= 25e6
-    assert all("build_pair" in entry["made_by"] for entry in entries)
+    assert all("build.pair" in entry["made_by"] for entry in entries)
 
 
 def test_an_altered_or_missing_file_and_an_unknown_name_are_refused(tmp_path):
