@@ -33,7 +33,7 @@ def table(frame: pd.DataFrame) -> HTML:
 
 
 def forest(ax: Axes, estimates: dict[str, Estimate], *, colour=COLOURS[0], offset: float = 0.0, label=None) -> None:
-    """One row a name: the mean and its 95 % interval, with a line at zero. The first name is on top."""
+    """One row per name: the mean and its 95 % interval, with a line at zero. The first name is on top."""
     rows = [len(estimates) - 1 - i + offset for i in range(len(estimates))]
     means = [e.mean for e in estimates.values()]
     errors = [[e.mean - e.low for e in estimates.values()], [e.high - e.mean for e in estimates.values()]]

@@ -93,7 +93,7 @@ def test_the_roof_is_the_copy_and_then_the_fastest_rate(recorded):
     figure = draw.roofline(draw.recorded("cpu"))
     (roof,) = figure.axes[0].get_lines()
     x, y = roof.get_data()
-    fastest = 6 * 100 * 10 / 2.0 / 1e6  # 10⁹ operations a second of the quickest row
+    fastest = 6 * 100 * 10 / 2.0 / 1e6  # 10⁹ operations per second of the quickest row
     assert y[0] == pytest.approx(COPY * x[0])
     assert (x[1], y[1]) == pytest.approx((fastest / COPY, fastest))
     assert y[2] == pytest.approx(fastest)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from palimpsest.kernels import bench
+from palimpsest.kernels.inputs import Draw
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def op(monkeypatch):
         SHAPES={"cpu": ((64,),)},
         DTYPES={"cpu": (torch.float32,)},
         DIRECTIONS=("forward", "backward"),
-        make_inputs=lambda shape, dtype, device: (torch.ones(shape, dtype=dtype, device=device),),
+        INPUTS={"x": Draw(lambda shape, *_: torch.ones(shape))},
         ours=lambda x: x * 2,
         eager=lambda x: x + x,
         PEERS={"missing": missing, "numpy": lambda x: x.detach().numpy() * 2},

@@ -208,7 +208,7 @@ def caches(*shape):
 
 BAD_INPUTS = {
     "not a list": ({"keys": torch.zeros(1, 3, 10, 5)}, "keys: got Tensor, want a list of tensors"),
-    "no layers": ({"keys": [], "values": []}, "keys: got an empty list, want one tensor a layer"),
+    "no layers": ({"keys": [], "values": []}, "keys: got an empty list, want one tensor per layer"),
     "integers": ({"values": [torch.zeros(2, 3, 10, 5).long()] * 2}, r"values\[0\]: got dtype torch\.int64"),
     "fewer values": ({"values": [torch.zeros(2, 3, 10, 5)]}, "values: got 1 tensors, want as many as keys, 2"),
     "other shape": ({"values": [torch.zeros(2, 3, 9, 5)] * 2}, r"values\[0\]: got shape \[2, 3, 9, 5\]"),

@@ -63,7 +63,7 @@ def test_values_without_spread():
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan], [math.inf, 1.0], 3.0, [[1.0, 2.0], [3.0, 4.0]], None])
 def test_values_that_cannot_be_estimated_are_refused(values):
-    with pytest.raises(ValueError, match=r"values: got .*want at least two finite numbers, one a seed"):
+    with pytest.raises(ValueError, match=r"values: got .*want at least two finite numbers, one per seed"):
         estimate(values)
 
 

@@ -1,1 +1,1 @@
-"""The `palimpsest` command, a file a subcommand; `main` puts them together."""
+"""The `palimpsest` command, one file per subcommand; `main` puts them together."""

@@ -1,6 +1,11 @@
 """Create `.venv` from `requirements.lock`: what `make env` runs on a bare Python.
 
 An install that was interrupted leaves no stamp, and the next run starts from an empty `.venv`.
+
+Why not `uv sync` with `uv.lock`: such a lock can be made, and installs. But it holds the address of every file, and
+a frozen sync asks those addresses alone, so it passes over the mirror or folder of wheels that a reader's pip is set
+up for (`index_settings`). On Linux it also fixes torch's build for CUDA, 2.7 of 3.1 GB to fetch and 5.5 GB on disk,
+where requirements.lock admits the CPU build as well. Conda's pip, which `environment.yml` calls, does not read it.
 """
 
 # An older Python must be able to read this file, to say that it is too old.

@@ -96,7 +96,7 @@ def table(
         scalars: S numbers.
         columns: lists of T contiguous tensors, equally long in elements.
         numbers: T integers, passed through.
-        chunk: elements a program.
+        chunk: elements per program.
 
     Returns:
         [S + T (3 + len(columns)) + programs] int64 on the tensors' device, and the number of programs.

@@ -1,15 +1,15 @@
-"""Time every op beside its peers, and refuse an op that is wrong. One CSV an op and device.
+"""Time every op beside its peers, and refuse an op that is wrong. One CSV per op and device.
 
 An op takes part by a module ``kernels/<op>/bench.py`` that defines
 
     SHAPES, DTYPES   {"cpu": (...), "cuda": (...)}: shapes are tuples that only this module interprets
     DIRECTIONS       ("forward",) or ("forward", "backward")
-    make_inputs      (shape, dtype, device) -> tuple of the op's arguments, seeded
-    ours             (*inputs) -> what is timed as "palimpsest"
-    eager            (*inputs) -> the formula as one would write it in torch; also what torch.compile is given
-    PEERS            {name: (*inputs) -> result}; an ImportError or a NotRun tells why a peer cannot be had
+    INPUTS           {name: inputs.Draw}, the arguments of a case in the order in which they are drawn
+    ours             (**inputs) -> what is timed as "palimpsest"
+    eager            (**inputs) -> the formula as one would write it in torch; also what torch.compile is given
+    PEERS            {name: (**inputs) -> result}; an ImportError or a NotRun tells why a peer cannot be had
     bytes_moved      (shape, dtype, direction) -> least traffic: inputs read once, outputs written once
-    agreement        (*inputs) -> iterable of (what, computed, exact, admitted error), float64 being exact
+    agreement        (**inputs) -> iterable of (what, computed, exact, admitted error), float64 being exact
 
 Peers that torch cannot differentiate are timed forward only.
 """
@@ -35,17 +35,18 @@ import torch
 from tqdm import tqdm
 
 from palimpsest import kernels
+from palimpsest.kernels import inputs as draws
 
 COLUMNS = (
     *("op", "peer", "shape", "dtype", "direction", "p20_ms", "p50_ms", "p80_ms", "gb_per_s", "share_of_copy"),
     *("speed_vs_eager", "speed_vs_compile", "peak_mb", "note"),
     *("device", "threads", "torch", "triton", "date", "commit"),
 )
-"""One row a measurement. Times are quantiles of a call; gb_per_s is bytes_moved over p50; share_of_copy is
+"""One row per measurement. Times are quantiles of a call; gb_per_s is bytes_moved over p50; share_of_copy is
 relative to a large copy on the same device; speed_vs_* is that peer's p50 over this one's, above 1 if faster;
 peak_mb is memory above the inputs; a peer without times says why in note."""
 
-SECONDS_A_PEER = 1.0
+SECONDS_PER_PEER = 1.0
 """Rounds are added until every peer has run this long, within ROUNDS."""
 ROUNDS = (5, 25)
 SAMPLE_MS = 2.0
@@ -103,7 +104,7 @@ def run(ops: list[str] | None = None, device: str = "cpu", *, out: Path) -> list
         op = importlib.import_module(f"palimpsest.kernels.{name}.bench")
         cases = [(shape, dtype) for shape in op.SHAPES[device] for dtype in op.DTYPES[device]]
         for shape, dtype in cases[:1] + cases[-1:]:
-            _check(name, op, op.make_inputs(shape, dtype, device))
+            _check(name, op, draws.make(op.INPUTS, shape, dtype, device))
         rows = []
         for shape, dtype in tqdm(cases, desc=name, disable=None):
             for direction in op.DIRECTIONS:
@@ -115,7 +116,7 @@ def run(ops: list[str] | None = None, device: str = "cpu", *, out: Path) -> list
 
 
 def _check(name, op, inputs):
-    for what, computed, exact, admitted in op.agreement(*inputs):
+    for what, computed, exact, admitted in op.agreement(**inputs):
         # Negated, so that a NaN anywhere fails.
         if not ((computed.double() - exact).abs() <= admitted).all():
             raise WrongResultError(f"ops: {name} gives a wrong {what}; its benchmark is refused until it agrees")
@@ -123,7 +124,7 @@ def _check(name, op, inputs):
 
 def _measure(op, shape, dtype, direction, device, copy_rate):
     """Rows of one case."""
-    inputs = op.make_inputs(shape, dtype, device)
+    inputs = draws.make(op.INPUTS, shape, dtype, device)
     torch._dynamo.reset()
     peers = {
         "palimpsest": op.ours,
@@ -162,12 +163,12 @@ def _measure(op, shape, dtype, direction, device, copy_rate):
 def _prepare(function, inputs, direction):
     """A call without arguments. Backward means the gradients of all floating inputs from a kept forward."""
     if direction == "forward":
-        return lambda: function(*inputs)
-    inputs = [x.detach().requires_grad_() if x.is_floating_point() else x for x in inputs]
-    result = function(*inputs)
+        return lambda: function(**inputs)
+    inputs = {k: x.detach().requires_grad_() if x.is_floating_point() else x for k, x in inputs.items()}
+    result = function(**inputs)
     if not (isinstance(result, torch.Tensor) and result.requires_grad):
         raise NotRun("no gradient")
-    wanted = [x for x in inputs if x.requires_grad]
+    wanted = [x for x in inputs.values() if x.requires_grad]
     weight = torch.ones_like(result)
     return lambda: torch.autograd.grad(result, wanted, weight, retain_graph=True)
 
@@ -178,7 +179,7 @@ def _interleave(calls, device):
     once = {peer: min(t for _ in range(WARM_UPS) for t in _sample(call, 1, device)) for peer, call in calls.items()}
     repeats = {peer: max(1, math.ceil(SAMPLE_MS / once[peer])) for peer in calls}
     longest = max(once[peer] * repeats[peer] for peer in calls)
-    rounds = min(max(math.ceil(1000 * SECONDS_A_PEER / longest), ROUNDS[0]), ROUNDS[1])
+    rounds = min(max(math.ceil(1000 * SECONDS_PER_PEER / longest), ROUNDS[0]), ROUNDS[1])
     times, order = {peer: [] for peer in calls}, random.Random(0)
     for _ in range(rounds):
         for peer in order.sample(list(calls), len(calls)):
@@ -187,7 +188,7 @@ def _interleave(calls, device):
 
 
 def _sample(call, repeats, device):
-    """Milliseconds a call: the mean of `repeats` on CPU; on CUDA each call by events after a cache flush."""
+    """Milliseconds per call: the mean of `repeats` on CPU; on CUDA each call by events after a cache flush."""
     if device == "cuda":
         from triton.testing import do_bench
 

@@ -1,4 +1,5 @@
-"""Intervals and decisions from few seeds. The distributions are scipy's; the paired design is ours."""
+"""Intervals and decisions from few seeds. The distributions are scipy's, Holm's correction statsmodels'; the paired
+design is ours."""
 
 import math
 from dataclasses import dataclass
@@ -21,10 +22,10 @@ class Estimate:
 
 
 def estimate(values) -> Estimate:
-    """Mean and Student t interval of [n] values, one a seed. Raises ValueError below two finite values."""
+    """Mean and Student t interval of [n] values, one per seed. Raises ValueError below two finite values."""
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"values: got {values.tolist()}, want at least two finite numbers, one a seed")
+        raise ValueError(f"values: got {values.tolist()}, want at least two finite numbers, one per seed")
     mean, sd, n = float(values.mean()), float(values.std(ddof=1)), len(values)
     if sd == 0:
         return Estimate(mean, 0.0, n, mean, mean, 1.0 if mean == 0 else 0.0)
@@ -51,9 +52,9 @@ def holm(p_values: dict[str, float], level: float = 0.05) -> set[str]:
     for name, p in p_values.items():
         if not 0 <= p <= 1:
             raise ValueError(f"p_values: got {p} for {name!r}, want a number in [0, 1]")
-    rejected = set()
-    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
-        if p > level / (len(p_values) - rank):
-            break
-        rejected.add(name)
-    return rejected
+    if not p_values:
+        return set()
+    from statsmodels.stats.multitest import multipletests  # seconds to import, which only this function needs
+
+    rejected, *_ = multipletests(list(p_values.values()), level, method="holm")
+    return {name for name, reject in zip(p_values, rejected, strict=True) if reject}

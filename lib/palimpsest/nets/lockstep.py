@@ -4,6 +4,12 @@ A slim network on a small batch spends its time on starting operations, not on a
 as the groups of one grouped convolution, K networks start each operation once. No weight, statistic or
 gradient crosses from one network to another: a convolution with `groups=K` is K convolutions, batch norm works
 channel by channel, and the loss is a sum. The tests hold each network to what it becomes when trained alone.
+
+`torch.func.stack_module_state` with `vmap` was measured in its place: five slim ResNet-18 in float, batches of 64
+images 1×28×28, one CPU thread, forward and backward, nine steps of each in turn. Batch norm trains and keeps its
+running statistics there, and logits agree to rounding (3e-5), but a step takes 1.5 times as long (1.25 to 1.78).
+Quantised networks it cannot run: `kernels.lsq_quantize` refuses a step that is not positive, and vmap admits no look
+at a value.
 """
 
 import copy
@@ -117,7 +123,7 @@ def _grouped(modules: list[nn.Module]) -> nn.Module:
         if isinstance(layer, nn.Conv2d):
             layer.in_channels, layer.out_channels = layer.in_channels * count, layer.out_channels * count
             layer.groups *= count
-            layer.networks = count  # read by quantised layers, whose steps are one a network
+            layer.networks = count  # read by quantised layers, whose steps are one per network
         elif isinstance(layer, nn.BatchNorm2d):
             layer.num_features *= count
             layer.running_mean = torch.cat([peer.running_mean for peer in peers])

@@ -1,7 +1,7 @@
 """A few consecutive layers of a decoder as a model of their own, and memory for what the layers below give them.
 
 Where only the last layers of a language model are trained, all layers below compute the same numbers at every step.
-`Part` runs the layers that train; `Remembered` computes their inputs once a sequence.
+`Part` runs the layers that train; `Remembered` computes their inputs once per sequence.
 """
 
 import copy

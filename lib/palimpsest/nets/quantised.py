@@ -53,7 +53,7 @@ class Quantised:
             setattr(self, name, nn.Parameter(self.weight.new_full((1,), first_step(mean, top))))
 
     def join(self, layers: list["Quantised"]) -> None:
-        """Take over the steps and ranges of `layers`, one network each."""
+        """Take over the steps and ranges of `layers`, one per network."""
         self.networks = len(layers)
         self.weight_range, self.input_range = layers[0].weight_range, layers[0].input_range
         self.weight_step = nn.Parameter(torch.cat([layer.weight_step.detach() for layer in layers]))

@@ -72,7 +72,7 @@ class SeeingLlama(LlamaForCausalLM):
             features = torch.cat(tuple(given.pooler_output))
             places = input_ids == self.config.image_token_id
             if (found := int(places.sum())) != len(features):
-                raise ValueError(f"input_ids: got {found} image tokens, want {len(features)}, one a feature")
+                raise ValueError(f"input_ids: got {found} image tokens, want {len(features)}, one per feature")
             embedded = self.get_input_embeddings()(input_ids)
             input_ids, inputs_embeds = None, embedded.masked_scatter(places[..., None], features.to(embedded.dtype))
         return super().forward(

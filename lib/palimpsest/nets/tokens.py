@@ -29,7 +29,7 @@ def tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     if vocab_size < len(special) + len(alphabet):
         raise ValueError(f"vocab_size: got {vocab_size}, want at least {len(special) + len(alphabet)}")
     bpe = Tokenizer(models.BPE())
-    # One token a digit: years that no text names are then spelt like those that one does.
+    # One token per digit: years that no text names are then spelt like those that one does.
     digits = pre_tokenizers.Digits(individual_digits=True)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     bpe.decoder = decoders.ByteLevel()

@@ -31,7 +31,7 @@ SIDE = 28
 """Pixels of a picture, each way: Fashion-MNIST's."""
 PATCH = 4
 VISUAL_TOKENS = (SIDE // PATCH) ** 2 + 1
-"""Rows of the prompt that a picture takes: one a patch, and the class's closing newline vector."""
+"""Rows of the prompt that a picture takes: one per patch, and the class's closing newline vector."""
 NO_CROPS = [[0, 0]]
 """The any-resolution grid of LLaVA-OneVision with no crop beside the whole picture: at 28 × 28 a crop would show the
 same pixels at the same resolution a second time."""

@@ -81,7 +81,7 @@ def _progress() -> Iterator[None]:
     def copy() -> None:
         with file.open() as stream:
             while not done.wait(0.5):
-                # A log wants a line a change; a terminal redraws its line.
+                # A log wants one line per change; a terminal redraws its line.
                 text = stream.read()
                 sys.stderr.write(
                     text if sys.stderr.isatty() else text.rpartition("\r")[2].strip() + "\n" if text else ""

@@ -27,7 +27,7 @@ def _value(judgement: Judgement, unit: str) -> str:
 
 
 def claims_table(claims: list[Claim], link: Callable[[Claim], str]) -> str:
-    """One row a claim, as a Markdown table. `link` turns a claim into the text of its first cell."""
+    """One row per claim, as a Markdown table. `link` turns a claim into the text of its first cell."""
     rows = ["| claim | states | verdict | measured, 95 % interval | seeds |", "|---|---|---|---|---|"]
     for c in claims:
         n = "–" if c.judgement is None else c.judgement.measured.n if c.judgement.measured.n > 1 else "counted"

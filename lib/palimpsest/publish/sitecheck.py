@@ -4,9 +4,10 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from bs4 import BeautifulSoup, Tag
 
 FOREIGN = re.compile(r"\s*(?:https?:|wss?:)?//", re.IGNORECASE)
 CSS_FOREIGN = re.compile(r"(?:url\(\s*|@import\s+)['\"]?\s*(?:https?:)?//[^\s'\")]+", re.IGNORECASE)
@@ -21,79 +22,59 @@ JS_FOREIGN = re.compile(
 LOADING = {"src", "srcset", "poster", "data", "background", "action"}
 LINK_ONLY = {"canonical", "license", "author", "next", "prev", "search", "index"}
 RAW_TEX = re.compile(r"\$\$|\\\(|\\\[|\$[^$\n]*\\[A-Za-z]+[^$\n]*\$")
-VERBATIM = {"script", "style", "pre", "code", "textarea"}
-VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+VERBATIM = ["script", "style", "pre", "code", "textarea"]
+ASKING = {"script": JS_FOREIGN, "style": CSS_FOREIGN}
 
 
-class _Page(HTMLParser):
+class _Page:
     """What one page holds: ids, links, loads, images without text, search fields, formulas, raw TeX."""
 
     def __init__(self, text: str):
-        super().__init__(convert_charrefs=True)
-        self.ids: set[str] = set()
-        self.links: list[str] = []
-        self.local: list[str] = []
-        self.foreign: list[str] = []
-        self.no_alt: list[str] = []
-        self.raw_tex: list[str] = []
-        self.formulas: list[str] = []
-        self.searches = 0
-        self._open: list[tuple[str, bool]] = []  # tag, and whether it is a formula
-        self._prose: list[str] = []
-        self.feed(text)
-        self.close()
-        self.raw_tex += RAW_TEX.findall(" ".join(self._prose))
+        tree = BeautifulSoup(text, "html.parser", multi_valued_attributes=None)
+        tags = tree.find_all(True)
+        self.ids = {tag[name] for tag in tags for name in ("id", "name") if tag.get(name)}
+        self.links = [tag["href"] for tag in tags if tag.name == "a" and tag.has_attr("href")]
+        self.no_alt = [
+            tag.get("src", "")[:80] for tag in tags if tag.name == "img" and not tag.get("alt", "").strip()
+        ]
+        self.searches = sum(map(_is_search_field, tags))
+        loads = [address for tag in tags for address in _loads(tag)]
+        self.local = [address for address in loads if not FOREIGN.match(address)]
+        self.foreign = [address for address in loads if FOREIGN.match(address)]
+        for tag in tags:
+            self.foreign += CSS_FOREIGN.findall(tag.get("style", ""))
+            if tag.name in ASKING:
+                self.foreign += ASKING[tag.name].findall(tag.get_text())
+        formulas = [tag for tag in tags if _is_formula(tag)]
+        # An equation number is a link or a span inside the formula's box, so only the box's own text counts.
+        self.formulas = ["".join(tag.find_all(string=True, recursive=False)) for tag in formulas]
+        for tag in (*formulas, *tree.find_all(VERBATIM)):
+            tag.clear()
+        self.raw_tex = RAW_TEX.findall(" ".join(tree.find_all(string=True)))
 
-    def handle_starttag(self, tag, attrs):
-        attributes = {name: value or "" for name, value in attrs}
-        self.ids.update(attributes[name] for name in ("id", "name") if attributes.get(name))
-        self._loads(tag, attributes)
-        if tag == "a" and "href" in attributes:
-            self.links.append(attributes["href"])
-        if tag == "img" and not attributes.get("alt", "").strip():
-            self.no_alt.append(attributes.get("src", "")[:80])
-        if self._is_search_field(tag, attributes):
-            self.searches += 1
-        if tag not in VOID:
-            formula = tag in ("span", "div") and "math" in attributes.get("class", "").split()
-            if formula:
-                self.formulas.append("")
-            self._open.append((tag, formula))
 
-    def handle_endtag(self, tag):
-        while any(name == tag for name, _ in self._open):
-            if self._open.pop()[0] == tag:
-                break
+def _is_formula(tag: Tag) -> bool:
+    return tag.name in ("span", "div") and "math" in tag.get("class", "").split()
 
-    def handle_data(self, data):
-        names = [name for name, _ in self._open]
-        if "script" in names:
-            self.foreign += JS_FOREIGN.findall(data)
-        elif "style" in names:
-            self.foreign += CSS_FOREIGN.findall(data)
-        elif any(formula for _, formula in self._open):
-            # An equation number is a link or a span inside the formula's box.
-            if self._open[-1][1]:
-                self.formulas[-1] += data
-        elif not VERBATIM & set(names):
-            self._prose.append(data)
 
-    def _is_search_field(self, tag: str, attributes: dict[str, str]) -> bool:
-        """A field to type in, or the theme's button in the shape of one that opens the search dialog."""
-        if tag == "button":
-            return "search-button-field" in attributes.get("class", "").split()
-        in_dialog = any(name == "dialog" for name, _ in self._open)
-        return tag == "input" and attributes.get("type") == "search" and not in_dialog
+def _is_search_field(tag: Tag) -> bool:
+    """A field to type in, or the theme's button in the shape of one that opens the search dialog."""
+    if tag.name == "button":
+        return "search-button-field" in tag.get("class", "").split()
+    return tag.name == "input" and tag.get("type") == "search" and tag.find_parent("dialog") is None
 
-    def _loads(self, tag: str, attributes: dict[str, str]) -> None:
-        if tag == "link" and set(attributes.get("rel", "").split()) <= LINK_ONLY:
-            return
-        names = LOADING | {"href"} if tag in ("link", "use", "image") else LOADING
-        for name in names & attributes.keys():
-            addresses = attributes[name].split(",") if name == "srcset" else [attributes[name]]
-            for address in (part.strip().split(" ")[0] for part in addresses if part.strip()):
-                (self.foreign if FOREIGN.match(address) else self.local).append(address)
-        self.foreign += CSS_FOREIGN.findall(attributes.get("style", ""))
+
+def _loads(tag: Tag) -> list[str]:
+    """The addresses that a browser asks for on meeting `tag`."""
+    if tag.name == "link" and set(tag.get("rel", "").split()) <= LINK_ONLY:
+        return []
+    names = LOADING | {"href"} if tag.name in ("link", "use", "image") else LOADING
+    parts = [
+        part
+        for name in names & tag.attrs.keys()
+        for part in (tag[name].split(",") if name == "srcset" else [tag[name]])
+    ]
+    return [part.split()[0] for part in parts if part.strip()]
 
 
 def check(html_dir: Path) -> list[str]:

@@ -51,7 +51,7 @@ def _not_run(axis: Axes) -> None:
 
 
 def tolerances(errors: pd.DataFrame) -> Figure:
-    """Measured error (solid) and admitted error (dashed) over the number of terms, a panel a quantity.
+    """Measured error (solid) and admitted error (dashed) over the number of terms, one panel per quantity.
 
     `errors` has the columns quantity; what, the name of a line; dtype, in which the quantity is stored, such as
     "float16"; length; and error, the largest one relative to its sum of |terms|.
@@ -71,7 +71,7 @@ def tolerances(errors: pd.DataFrame) -> Figure:
 
 
 def roofline(bench: pd.DataFrame) -> Figure:
-    """Forward operations a second against operations a byte, under the roof that the recorded copy sets."""
+    """Forward operations per second against operations per byte, under the roof that the recorded copy sets."""
     figure, axis = plt.subplots(figsize=(8.4, 4.2))
     rows = bench.query("direction == 'forward' and dtype == 'float32' and p50_ms.notna() and op in @OPERATIONS")
     if rows.empty:
@@ -94,7 +94,7 @@ def roofline(bench: pd.DataFrame) -> Figure:
     axis.annotate(f"copy, {copy:.1f} GB/s", (middle, copy * middle), xytext=(-8, 4), ha="right", **offset)
     axis.annotate(f"fastest here, {peak:.0f}·10⁹/s", (ends[2], peak), xytext=(0, 5), ha="right", **offset)
     axis.set(xscale="log", yscale="log", ylim=(rows.rate.min() / 2, peak * 3))
-    axis.set(xlabel="operations a byte of least traffic", ylabel="10⁹ operations a second")
+    axis.set(xlabel="operations per byte of least traffic", ylabel="10⁹ operations per second")
     axis.set_title("Filled: ours. Hollow: the formula in eager torch")
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     figure.tight_layout()
@@ -102,7 +102,7 @@ def roofline(bench: pd.DataFrame) -> Figure:
 
 
 def share_of_copy(bench: dict[str, pd.DataFrame]) -> Figure:
-    """A panel a device: the share of the copy's bandwidth that each op reaches, a mark for every shape and dtype."""
+    """One panel per device: the share of the copy's bandwidth that each op reaches, a mark per shape and dtype."""
     ops = available()
     figure, axes = plt.subplots(1, len(bench), figsize=(8.4, 0.42 * len(ops) + 1.6), sharey=True)
     for axis, (device, table) in zip(axes, bench.items(), strict=True):
@@ -134,7 +134,7 @@ def _legend(figure: Figure, marks: dict[str, tuple]) -> None:
 
 
 def peers(bench: pd.DataFrame) -> Figure:
-    """A panel an op: how many times faster than eager each peer is, by shape and direction, medians."""
+    """One panel per op: how many times faster than eager each peer is, by shape and direction, medians."""
     ops = available()
     rows = math.ceil(len(ops) / 2)
     figure, axes = plt.subplots(rows, 2, figsize=(9.0, (2.3 if len(bench) else 0.9) * rows + 0.6))
@@ -172,7 +172,7 @@ def _ratios(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def slower_than_naive(bench: pd.DataFrame) -> pd.DataFrame:
-    """One row an op: its smallest ratio to eager, where, and whether it is slower anywhere beyond the noise.
+    """One row per op: its smallest ratio to eager, where, and whether it is slower anywhere beyond the noise.
 
     Beyond the noise means that our 20 % quantile is above eager's 80 % quantile.
     """

@@ -46,7 +46,7 @@ def cache_commit(
     """
     kinds = _multi_tensor.require_partners("keys", keys, "values", values)
     if not keys:
-        raise ValueError("keys: got an empty list, want one tensor a layer")
+        raise ValueError("keys: got an empty list, want one tensor per layer")
     device, (batch, rows) = kinds[0][1], _require_shapes(kinds)
     _multi_tensor.require_own_memory("keys", keys)
     _multi_tensor.require_own_memory("values", values)

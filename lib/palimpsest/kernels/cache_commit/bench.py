@@ -1,8 +1,9 @@
-"""Committing accepted rows beside its peers; the pattern is described in kernels/bench.py."""
+"""Committing accepted rows beside its peers."""
 
 import torch
 
 from palimpsest.kernels.cache_commit import cache_commit, reference
+from palimpsest.kernels.inputs import Draw, normal, several
 
 SHAPES = {
     "cpu": ((2, 1, 2, 256, 32, 3), (8, 1, 2, 256, 32, 3), (30, 1, 3, 1_024, 64, 5), (30, 4, 3, 1_024, 64, 5)),
@@ -14,20 +15,22 @@ DIRECTIONS = ("forward",)
 NODES = 25
 
 
-def make_inputs(shape, dtype, device):
-    """Keys, values, a path that skips the tree's first node, and a prefix that with the tree fills the caches."""
-    layers, batch, heads, rows, width, count = shape
-    generator = torch.Generator().manual_seed(0)
-    keys, values = (
-        [torch.randn(batch, heads, rows, width, generator=generator).to(device, dtype) for _ in range(layers)]
-        for _ in range(2)
-    )
-    path = torch.randperm(NODES - 1, generator=generator)[:count].sort().values + 1
-    return keys, values, path, rows - NODES
+def _path(shape, generator, _):
+    """A path that skips the tree's first node."""
+    return torch.randperm(NODES - 1, generator=generator)[: shape[-1]].sort().values + 1
 
 
-def ours(keys, values, accepted, prefix_len):
-    cache_commit(keys, values, accepted, prefix_len)
+CACHES = several(normal(lambda layers, batch, heads, rows, width, count: (batch, heads, rows, width)))
+INPUTS = {
+    "keys": CACHES,
+    "values": CACHES,
+    "accepted": Draw(_path, device="cpu"),
+    "prefix_len": Draw(lambda shape, *_: shape[3] - NODES),
+}
+"""Prefix and tree fill the caches."""
+
+
+ours = cache_commit
 
 
 def eager(keys, values, accepted, prefix_len):

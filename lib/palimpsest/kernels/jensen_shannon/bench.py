@@ -1,8 +1,9 @@
-"""Jensen-Shannon beside its peers; the pattern is described in kernels/bench.py."""
+"""Jensen-Shannon beside its peers."""
 
 import torch
 
 from palimpsest.kernels.bench import NotRun
+from palimpsest.kernels.inputs import normal, with_gradients
 from palimpsest.kernels.jensen_shannon import jensen_shannon, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
@@ -19,19 +20,12 @@ SHAPES = {
 """(N, C, D)."""
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 DIRECTIONS = ("forward", "backward")
+INPUTS = {"p_logits": normal(lambda n, c, d: (n, d), 3), "q_logits": normal(lambda n, c, d: (c, d), 3)}
 CHECKED_ROWS = 48
 """Of either input: float64 holds N x C x D."""
 
 
-def make_inputs(shape, dtype, device):
-    """Logits of standard deviation 3, [N, D] and [C, D]."""
-    n, c, d = shape
-    generator = torch.Generator().manual_seed(0)
-    return tuple((torch.randn(rows, d, generator=generator) * 3).to(device, dtype) for rows in (n, c))
-
-
-def ours(p_logits, q_logits):
-    return jensen_shannon(p_logits, q_logits)
+ours = jensen_shannon
 
 
 def eager(p_logits, q_logits):
@@ -89,19 +83,10 @@ def bytes_moved(shape, dtype, direction):
 
 def agreement(p_logits, q_logits):
     """Value and both gradients on the first rows."""
-    p, q = (x[:CHECKED_ROWS].detach().requires_grad_() for x in (p_logits, q_logits))
-    exact_p, exact_q = (x.detach().double().requires_grad_() for x in (p, q))
-    value, exact = jensen_shannon(p, q), reference.jensen_shannon(exact_p, exact_q)
+    p, q = p_logits[:CHECKED_ROWS], q_logits[:CHECKED_ROWS]
+    value, exact, weight, grads = with_gradients(jensen_shannon, reference.jensen_shannon, [p, q])
     width = p.shape[1]
     yield "value", value, exact, admitted_error(value.dtype, width, reference.error_scale(p, q))
-    weight = torch.linspace(-1, 1, value.numel(), dtype=value.dtype, device=value.device).view_as(value)
-    grads = torch.autograd.grad(value, (p, q), weight)
-    exact_grads = torch.autograd.grad(exact, (exact_p, exact_q), weight.double())
     scales = reference.gradient_scale(p, q, weight)
-    for name, grad, exact_grad, scale, others in zip("pq", grads, exact_grads, scales, (len(q), len(p)), strict=True):
-        yield (
-            f"gradient of {name}_logits",
-            grad,
-            exact_grad,
-            admitted_error(grad.dtype, width + others, scale),
-        )
+    for name, pair, scale, others in zip("pq", grads, scales, (len(q), len(p)), strict=True):
+        yield f"gradient of {name}_logits", *pair, admitted_error(p.dtype, width + others, scale)

@@ -1,7 +1,8 @@
-"""Learned step-size quantisation to 4 bits beside its peers; the pattern is described in kernels/bench.py."""
+"""Learned step-size quantisation to 4 bits beside its peers."""
 
 import torch
 
+from palimpsest.kernels.inputs import Draw, with_gradients
 from palimpsest.kernels.lsq_quantize import lsq_quantize, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
@@ -9,22 +10,27 @@ SHAPES = {
     "cpu": ((1_000,), (16_384,), (1_000_000,), (64, 576), (512, 4_608), (16, 8, 16, 16, 16)),
     "cuda": ((16_384,), (1 << 20,), (1 << 26,), (512, 4_608), (256, 16, 64, 32, 32)),
 }
-"""(n,): one step. (C, n): weights, a step a row. (N, K, C, H, W): channels-last activations of K networks in
-lockstep, a step a network."""
+"""(n,): one step. (C, n): weights, a step per row. (N, K, C, H, W): channels-last activations of K networks in
+lockstep, a step per network."""
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 DIRECTIONS = ("forward", "backward")
 QN, QP = -8, 7
 
 
-def make_inputs(shape, dtype, device):
-    """Normal x, and steps near s0 = 2 mean |x| / sqrt(QP), which clip few."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(shape, generator=generator).to(device, dtype)
+def _values(shape, generator, _):
+    x = torch.randn(shape, generator=generator)
     if len(shape) == 5:
         n, k, c, height, width = shape
         x = x.view(n, k * c, height, width).contiguous(memory_format=torch.channels_last).view(shape)
-    step = 0.6 + 0.1 * torch.rand(_steps(shape), generator=generator)
-    return x, step.to(device)
+    return x
+
+
+def _near_first_step(shape, generator, _):
+    """s0 = 2 mean |x| / sqrt(QP) is 0.6 for normal x, and clips few."""
+    return 0.6 + 0.1 * torch.rand(_steps(shape), generator=generator)
+
+
+INPUTS = {"x": Draw(_values), "step": Draw(_near_first_step, dtype=torch.float32)}
 
 
 def _steps(shape):
@@ -69,21 +75,16 @@ def bytes_moved(shape, dtype, direction):
 
 def agreement(x, step):
     """Value and both gradients where float64 takes the same codes."""
-    axis = _axis(x)
-    x, step = x.detach().requires_grad_(), step.detach().requires_grad_()
-    exact_x, exact_step = (t.detach().double().requires_grad_() for t in (x, step))
-    value, exact = ours(x, step), reference.lsq_quantize(exact_x, exact_step, QN, QP, axis)
-    decided = reference.decided(x.detach(), step.detach(), QN, QP, axis)
-    yield "value", value * decided, exact * decided, admitted_error(x.dtype, 1, exact.detach().abs())
-    weight = torch.linspace(-1, 1, x.numel(), device=x.device).view(x.shape).to(x.dtype) * decided
-    grad_x, grad_step = torch.autograd.grad(value, (x, step), weight)
-    exact_grad_x, exact_grad_step = torch.autograd.grad(exact, (exact_x, exact_step), weight.double())
-    # float64 multiplies by s and divides by it again: one rounding each of its own.
-    yield "gradient of x", grad_x, exact_grad_x, admitted_error(torch.float64, 2, weight.double().abs())
-    scale = reference.gradient_scale(x.detach(), step.detach(), weight, QN, QP, axis)
-    yield (
-        "gradient of step",
-        grad_step,
-        exact_grad_step,
-        admitted_error(step.dtype, x.numel() // step.numel(), scale),
+    rest = QN, QP, _axis(x)
+    decided = reference.decided(x, step, *rest)
+    value, exact, weight, (of_x, of_step) = with_gradients(
+        lambda x, step: lsq_quantize(x, step, *rest) * decided,
+        lambda x, step: reference.lsq_quantize(x, step, *rest) * decided,
+        [x, step],
     )
+    weight = weight * decided
+    yield "value", value, exact, admitted_error(x.dtype, 1, exact.abs())
+    # float64 multiplies by s and divides by it again: one rounding each of its own.
+    yield "gradient of x", *of_x, admitted_error(torch.float64, 2, weight.double().abs())
+    scale = reference.gradient_scale(x, step, weight, *rest)
+    yield "gradient of step", *of_step, admitted_error(step.dtype, x.numel() // step.numel(), scale)

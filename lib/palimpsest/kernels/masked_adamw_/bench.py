@@ -1,8 +1,9 @@
-"""Masked AdamW beside its peers; the pattern is described in kernels/bench.py."""
+"""Masked AdamW beside its peers."""
 
 import torch
 from torch.optim.adamw import adamw
 
+from palimpsest.kernels.inputs import derived, normal, several
 from palimpsest.kernels.masked_adamw_ import masked_adamw_, pack_mask, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
@@ -13,18 +14,17 @@ SHAPES = {
 """(T, n): T tensors of n elements, half of them pruned."""
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 DIRECTIONS = ("forward",)
+TENSORS = several(normal(lambda tensors, n: (n,)))
+INPUTS = {
+    "params": TENSORS,
+    "grads": TENSORS,
+    "exp_avg": TENSORS,
+    "exp_avg_sq": derived(TENSORS, torch.square),
+    "scales": derived(TENSORS, torch.abs),
+    "masks": derived(TENSORS, lambda x: x < 0),
+    "packed": derived("masks", pack_mask),
+}
 NUMBERS = {"step": 10, "lr": 1e-5, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
-
-
-def make_inputs(shape, dtype, device):
-    """Parameters, gradients, both moments, packed masks, bool masks and scales."""
-    tensors, n = shape
-    generator = torch.Generator().manual_seed(0)
-    lists = [[torch.randn(n, generator=generator).to(device, dtype) for _ in range(tensors)] for _ in range(5)]
-    params, grads, exp_avg, exp_avg_sq, scales = lists
-    masks = [(torch.rand(n, generator=generator) < 0.5).to(device) for _ in range(tensors)]
-    packed = [pack_mask(mask) for mask in masks]
-    return params, grads, exp_avg, [x.square() for x in exp_avg_sq], packed, masks, [x.abs() for x in scales]
 
 
 def ours(params, grads, exp_avg, exp_avg_sq, packed, masks, scales):
@@ -61,7 +61,7 @@ PEERS = {"torch fused, unmasked": _fused}
 
 
 def bytes_moved(shape, dtype, direction):
-    """Gradient and scale read, parameter and both moments read and written, one bit of mask an element."""
+    """Gradient and scale read, parameter and both moments read and written, one bit of mask per element."""
     tensors, n = shape
     return tensors * (8 * n * dtype.itemsize + n // 8)
 

@@ -86,7 +86,7 @@ def _masked_adamw(
     TYPE: tl.constexpr, MOMENT: tl.constexpr, SCALE: tl.constexpr, ACC: tl.constexpr, PACKED: tl.constexpr,
     ALIGNED: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One chunk of one tensor a program."""
+    """One chunk of one tensor per program."""
     program = tl.program_id(0).to(tl.int64)
     row = table + SCALARS + tl.load(table + owners_at + program) * WIDTH
     n, start = tl.load(row), (program - tl.load(row + 1)) * CHUNK

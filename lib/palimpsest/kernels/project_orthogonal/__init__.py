@@ -31,7 +31,7 @@ def project_orthogonal(
 
     Args:
         grads_f: T tensors of any shapes, float16, bfloat16, float32 or float64, any strides: the gradient of
-            the forget loss, one tensor a parameter.
+            the forget loss, one tensor per parameter.
         grads_r: the gradient of the retain loss; tensor by tensor the same shape, dtype and device.
         lam: weight of the projected forget gradient.
         mode: "always" projects; "conflict" only where <g_f, g_r> < 0 (c is at most 0).

@@ -1,7 +1,8 @@
-"""Orthogonal projection beside its peers; the pattern is described in kernels/bench.py."""
+"""Orthogonal projection beside its peers."""
 
 import torch
 
+from palimpsest.kernels.inputs import Draw, normal, several
 from palimpsest.kernels.project_orthogonal import project_orthogonal, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
@@ -14,17 +15,15 @@ DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 DIRECTIONS = ("forward",)
 
 
-def make_inputs(shape, dtype, device):
-    """Two lists of T gradients [n]; their cosine is about 0.45."""
-    tensors, n = shape
-    generator = torch.Generator().manual_seed(0)
-    grads_r = [torch.randn(n, generator=generator) for _ in range(tensors)]
-    grads_f = [torch.randn(n, generator=generator) + r / 2 for r in grads_r]
-    return tuple([x.to(device, dtype) for x in grads] for grads in (grads_f, grads_r))
+def _leaning(shape, generator, drawn):
+    """grads_f of cosine about 0.45 with grads_r."""
+    return [torch.randn(r.shape, generator=generator) + r / 2 for r in drawn["grads_r"]]
 
 
-def ours(grads_f, grads_r):
-    return project_orthogonal(grads_f, grads_r)
+INPUTS = {"grads_r": several(normal(lambda t, n: (n,))), "grads_f": Draw(_leaning)}
+
+
+ours = project_orthogonal
 
 
 def eager(grads_f, grads_r):

@@ -39,7 +39,7 @@ def project(
 def error_scale(
     grads_f: list[torch.Tensor], grads_r: list[torch.Tensor], lam: float, mode: str, scope: str
 ) -> list[torch.Tensor]:
-    """Sums of |terms| of `project`, equation (5), float64, shaped as grads_r, for two terms an element.
+    """Sums of |terms| of `project`, equation (5), float64, shaped as grads_r, for two terms per element.
 
     The error of c, a sum over all elements in the accumulation dtype, is weighted accordingly.
     """

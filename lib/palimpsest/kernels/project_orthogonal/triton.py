@@ -64,7 +64,7 @@ def _inner_products(
 
 @triton.jit
 def _sum_chunks(table, partial, products, programs, CHUNK: tl.constexpr, SUMS: tl.constexpr):
-    """products [T, 3]: the partial sums of one tensor a program, added in a fixed order."""
+    """products [T, 3]: the partial sums of one tensor per program, added in a fixed order."""
     row = table + SCALARS + tl.program_id(0).to(tl.int64) * ROW
     first, chunks = tl.load(row + 1), tl.cdiv(tl.load(row), CHUNK)
     for which in tl.static_range(3):

@@ -1,7 +1,8 @@
-"""Softmax entropy beside its peers; the pattern is described in kernels/bench.py."""
+"""Softmax entropy beside its peers."""
 
 import torch
 
+from palimpsest.kernels.inputs import normal, with_gradients
 from palimpsest.kernels.softmax_entropy import reference, softmax_entropy
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
@@ -12,17 +13,10 @@ SHAPES = {
 """(N, K): a batch and a data set of ten classes, ImageNet's classes, vocabularies of language models."""
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 DIRECTIONS = ("forward", "backward")
+INPUTS = {"logits": normal(lambda n, k: (n, k), 3)}
 CHECKED_ROWS = 64
 
-
-def make_inputs(shape, dtype, device):
-    """Logits of standard deviation 3, [N, K]."""
-    generator = torch.Generator().manual_seed(0)
-    return ((torch.randn(shape, generator=generator) * 3).to(device, dtype),)
-
-
-def ours(logits):
-    return softmax_entropy(logits)
+ours = softmax_entropy
 
 
 def eager(logits):
@@ -53,18 +47,9 @@ def bytes_moved(shape, dtype, direction):
 
 def agreement(logits):
     """Value and gradient on the first rows."""
-    z = logits[:CHECKED_ROWS].detach().requires_grad_()
-    exact_z = z.detach().double().requires_grad_()
-    value, exact = softmax_entropy(z), reference.softmax_entropy(exact_z)
-    width = z.shape[1]
-    yield "value", value, exact, admitted_error(value.dtype, width, reference.error_scale(z, apart=z.is_cuda))
-    weight = torch.linspace(-1, 1, len(value), dtype=value.dtype, device=value.device)
-    (grad,), (exact_grad,) = (
-        torch.autograd.grad(h, x, w) for h, x, w in ((value, z, weight), (exact, exact_z, weight.double()))
-    )
-    yield (
-        "gradient of logits",
-        grad,
-        exact_grad,
-        admitted_error(grad.dtype, width, reference.gradient_scale(z, weight, apart=z.is_cuda)),
-    )
+    z = logits[:CHECKED_ROWS]
+    value, exact, weight, [grads] = with_gradients(softmax_entropy, reference.softmax_entropy, [z])
+    of_value = reference.error_scale(z, apart=z.is_cuda)
+    of_grad = reference.gradient_scale(z, weight, apart=z.is_cuda)
+    yield "value", value, exact, admitted_error(value.dtype, z.shape[1], of_value)
+    yield "gradient of logits", *grads, admitted_error(z.dtype, z.shape[1], of_grad)

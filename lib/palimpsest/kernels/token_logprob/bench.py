@@ -1,8 +1,9 @@
-"""Log-probability of tokens beside its peers; the pattern is described in kernels/bench.py."""
+"""Log-probability of tokens beside its peers."""
 
 import torch
 
 from palimpsest.kernels.bench import NotRun
+from palimpsest.kernels.inputs import Draw, normal, with_gradients
 from palimpsest.kernels.token_logprob import reference, token_logprob
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
@@ -18,26 +19,21 @@ SHAPES = {
 """(T, D, V)."""
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 DIRECTIONS = ("forward", "backward")
+INPUTS = {
+    "hidden": normal(lambda t, d, v: (t, d)),
+    "weight": normal(lambda t, d, v: (v, d), lambda t, d, v: d**-0.5),
+    "targets": Draw(lambda shape, generator, _: torch.randint(shape[2], shape[:1], generator=generator)),
+}
+"""Logits of standard deviation 1."""
 CHECKED = (48, 4_096)
 """Tokens and vocabulary: the check holds all of their logits in float64."""
 
 
-def make_inputs(shape, dtype, device):
-    """Logits of standard deviation 1."""
-    tokens, width, vocabulary = shape
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(tokens, width, generator=generator)
-    weight = torch.randn(vocabulary, width, generator=generator) * width**-0.5
-    targets = torch.randint(vocabulary, (tokens,), generator=generator)
-    return hidden.to(device, dtype), weight.to(device, dtype), targets.to(device)
-
-
-def ours(hidden, weight, targets):
-    return token_logprob(hidden, weight, targets)
+ours = token_logprob
 
 
 def eager(hidden, weight, targets):
-    """The definition as usually written: the logits, their logarithmic softmax, one entry a row."""
+    """The definition as usually written: the logits, their logarithmic softmax, one entry per row."""
     logits = (hidden @ weight.t()).to(accumulation_dtype(hidden.dtype))
     return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
 
@@ -63,17 +59,13 @@ def bytes_moved(shape, dtype, direction):
 
 def agreement(hidden, weight, targets):
     """Value and both gradients for the first tokens and the first part of the vocabulary."""
-    tokens, vocabulary = CHECKED
-    h, w = (x[:count].detach().requires_grad_() for x, count in ((hidden, tokens), (weight, vocabulary)))
-    y = targets[:tokens] % len(w)
-    exact_h, exact_w = (x.detach().double().requires_grad_() for x in (h, w))
-    value, exact = token_logprob(h, w, y), reference.token_logprob(exact_h, exact_w, y)
+    h, w = hidden[: CHECKED[0]], weight[: CHECKED[1]]
+    y = targets[: CHECKED[0]] % len(w)
+    value, exact, rate, grads = with_gradients(
+        lambda h, w: token_logprob(h, w, y), lambda h, w: reference.token_logprob(h, w, y), [h, w]
+    )
     terms = h.shape[1] + len(w)
     yield "value", value, exact, admitted_error(value.dtype, terms, reference.error_scale(h, w, y))
-    rate = torch.linspace(-1, 1, len(h), dtype=value.dtype, device=value.device)
-    grads = torch.autograd.grad(value, (h, w), rate)
-    exact_grads = torch.autograd.grad(exact, (exact_h, exact_w), rate.double())
-    for name, grad, exact_grad, scale in zip(
-        ("hidden", "weight"), grads, exact_grads, reference.gradient_scale(h, w, y, rate), strict=True
-    ):
-        yield f"gradient of {name}", grad, exact_grad, admitted_error(grad.dtype, terms, scale)
+    scales = reference.gradient_scale(h, w, y, rate)
+    for name, pair, scale in zip(("hidden", "weight"), grads, scales, strict=True):
+        yield f"gradient of {name}", *pair, admitted_error(h.dtype, terms, scale)

@@ -1,9 +1,10 @@
-"""Top-k confidence beside its peers; the pattern is described in kernels/bench.py."""
+"""Top-k confidence beside its peers."""
 
 import math
 
 import torch
 
+from palimpsest.kernels.inputs import Draw, normal
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 from palimpsest.kernels.topk_confidence import reference, topk_confidence
 
@@ -14,23 +15,15 @@ SHAPES = {
 """(N, V, k)."""
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.bfloat16)}
 DIRECTIONS = ("forward",)
+INPUTS = {"logits": normal(lambda n, v, k: (n, v), 3), "k": Draw(lambda shape, *_: shape[2])}
 CHECKED_ROWS = 16
 
 
-def make_inputs(shape, dtype, device):
-    """Logits of standard deviation 3, and k."""
-    rows, width, k = shape
-    generator = torch.Generator().manual_seed(0)
-    return (torch.randn(rows, width, generator=generator) * 3).to(device, dtype), torch.tensor(k)
-
-
-def ours(logits, k):
-    return topk_confidence(logits, int(k))
+ours = topk_confidence
 
 
 def eager(logits, k):
     """As in the paper: softmax over the vocabulary, its k largest entries, renormalised."""
-    k = int(k)
     top, ids = logits.to(accumulation_dtype(logits.dtype)).softmax(-1).topk(k)
     probs = top / top.sum(-1, keepdim=True)
     return probs, ids, 1 + (probs * probs.log()).sum(-1) / math.log(k)
@@ -48,7 +41,7 @@ def bytes_moved(shape, dtype, direction):
 
 def agreement(logits, k):
     """Indices, probabilities and alpha of the first rows."""
-    k, logits = int(k), logits[:CHECKED_ROWS]
+    logits = logits[:CHECKED_ROWS]
     (probs, ids, alpha), exact = topk_confidence(logits, k), reference.topk_confidence(logits.double(), k)
     of_probs, of_alpha = reference.error_scales(exact[0])
     yield "order", ids, exact[1], torch.zeros(())

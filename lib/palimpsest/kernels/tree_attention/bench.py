@@ -1,10 +1,11 @@
-"""Tree attention beside its peers; the pattern is described in kernels/bench.py."""
+"""Tree attention beside its peers."""
 
 import functools
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from palimpsest.kernels.inputs import Draw, normal
 from palimpsest.kernels.tolerances import admitted_error
 from palimpsest.kernels.tree_attention import reference, tree_attention
 
@@ -22,20 +23,25 @@ DTYPES = {"cpu": (torch.float32, torch.bfloat16), "cuda": (torch.bfloat16, torch
 DIRECTIONS = ("forward",)
 
 
-def make_inputs(shape, dtype, device):
-    """Queries, keys, values, a random tree in which parents come first, and the length of the prefix."""
-    batch, heads, kv_heads, nodes, prefix_len, width = shape
-    generator = torch.Generator().manual_seed(0)
-    q = torch.randn(batch, heads, nodes, width, generator=generator)
-    k, v = torch.randn(2, batch, kv_heads, prefix_len + nodes, width, generator=generator)
-    ancestors = torch.eye(nodes, dtype=torch.bool)
-    for i in range(1, nodes):
+def _random_tree(shape, generator, _):
+    """Parents come first."""
+    ancestors = torch.eye(shape[3], dtype=torch.bool)
+    for i in range(1, len(ancestors)):
         ancestors[i] |= ancestors[int(torch.randint(i, (), generator=generator))]
-    return *(x.to(device, dtype) for x in (q, k, v)), ancestors.to(device), prefix_len
+    return ancestors
 
 
-def ours(q, k, v, ancestors, prefix_len):
-    return tree_attention(q, k, v, ancestors, prefix_len)
+KEYS = normal(lambda b, h, h_kv, t, prefix, d: (b, h_kv, prefix + t, d))
+INPUTS = {
+    "q": normal(lambda b, h, h_kv, t, prefix, d: (b, h, t, d)),
+    "k": KEYS,
+    "v": KEYS,
+    "ancestors": Draw(_random_tree),
+    "prefix_len": Draw(lambda shape, *_: shape[4]),
+}
+
+
+ours = tree_attention
 
 
 def _dense_mask(ancestors, prefix_len):
