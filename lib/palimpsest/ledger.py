@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from palimpsest import arithmetic
 from palimpsest.data import manifest
 from palimpsest.metrics.statistics import Estimate
 from palimpsest.runs import paths
@@ -164,7 +165,11 @@ def file_of(claim: Claim) -> str:
 
 
 def record(paper: str, profile: str, judgements: list[Judgement]) -> Path:
-    """Write what a chapter measured to `_build/fresh/`; `accept` makes it the accepted result."""
+    """Write what a chapter measured to `_build/fresh/`; `accept` makes it the accepted result.
+
+    Raises RuntimeError where the chapter did not compute with the arithmetic that was asked for.
+    """
+    arithmetic.require()
     content = {"profile": profile, "claims": [asdict(j) for j in judgements]}
     path = FRESH / f"{paper}.{profile}.json"
     write_atomic(path, lambda file: Path(file).write_text(json.dumps(content, indent=1, ensure_ascii=False)))

@@ -1,10 +1,10 @@
 """`palimpsest bench`: kernels against their peers, the stages of selection, decoding."""
 
+import os
 from typing import Annotated
 
 import typer
 
-from palimpsest.chapters.jscds import cost as jscds_cost
 from palimpsest.data import manifest
 from palimpsest.kernels import bench as kernel_bench
 from palimpsest.runs import paths
@@ -18,6 +18,7 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(help="Operations; all when none is named.")] = None,
 ) -> None:
     """Measure kernels against their peers, the stages of selection, and decoding, into data/bench."""
+    os.environ.setdefault("PALIMPSEST_ARITHMETIC", "native")  # speed is that of the processor's own routines
     stages = ("selection", "decoding")
     ops = [name for name in only if name not in stages] if only else None
     try:
@@ -26,9 +27,11 @@ def bench(
         fail(str(error))
     tables = {}
     if device == "cpu" and (not only or "selection" in only):
-        tables["selection"] = jscds_cost.bench()
+        from palimpsest.chapters.jscds import cost
+
+        tables["selection"] = cost.bench()
     if device == "cpu" and (not only or "decoding" in only):
-        from palimpsest.chapters.sage import bench as decoding_bench  # brings transformers along, which takes seconds
+        from palimpsest.chapters.sage import bench as decoding_bench
 
         tables |= decoding_bench.bench()
     for name, table in tables.items():

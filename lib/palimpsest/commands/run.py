@@ -1,20 +1,32 @@
-"""`palimpsest run`: experiments at a profile."""
+"""`palimpsest run`: experiments at a profile.
+
+Chapters are imported when one runs: importing them pins the arithmetic, and no other command should do that.
+"""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from palimpsest.chapters.jscds import experiment as jscds
-from palimpsest.chapters.shared import records
-from palimpsest.chapters.unlearning_quantised import experiment as unlearning
 from palimpsest.runs import paths
 
 from .failure import fail
 
 
+def _jscds(profile: str):
+    from palimpsest.chapters.jscds import experiment
+
+    return experiment.run(profile)
+
+
+def _unlearning(profile: str, chapter: str):
+    from palimpsest.chapters.unlearning_quantised import experiment
+
+    return experiment.execute(profile, chapter=chapter)
+
+
 def _sau(profile: str):
-    # transformers takes seconds to come along, which the other experiments do not need.
     from palimpsest.chapters.sau import experiment
 
     return experiment.execute(profile)
@@ -28,9 +40,9 @@ def _sage(profile: str):
 
 EXPERIMENTS: dict[str, Callable] = {
     "sau": _sau,
-    "jscds": jscds.run,
-    "oeu": lambda profile: unlearning.execute(profile, chapter="oeu"),
-    "qmul": lambda profile: unlearning.execute(profile, chapter="qmul"),
+    "jscds": _jscds,
+    "oeu": partial(_unlearning, chapter="oeu"),
+    "qmul": partial(_unlearning, chapter="qmul"),
     "sage": _sage,
 }
 """By name, what runs it at a profile."""
@@ -42,6 +54,8 @@ def run(
     pending: Annotated[bool, typer.Option(help="Only experiments without recorded rows at this profile.")] = False,
 ) -> None:
     """Run experiments. Rows of `full` and its variants are recorded in data/results; the others fill the cache."""
+    from palimpsest.chapters.shared import records
+
     for name in names or EXPERIMENTS:
         if name not in EXPERIMENTS:
             fail(f"experiment: got {name!r}, want one of {sorted(EXPERIMENTS)}")

@@ -29,7 +29,7 @@ import papermill
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbformat import NotebookNode
 
-from palimpsest import ledger
+from palimpsest import arithmetic, ledger
 from palimpsest.data import manifest
 from palimpsest.publish import pages, site
 from palimpsest.runs import paths
@@ -236,6 +236,7 @@ def refresh(number: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
+    arithmetic.pin()  # for the kernels and tests that are started from here
     match arguments:
         case []:
             # A cache of its own, emptied first: what is checked was computed now.

@@ -1,0 +1,61 @@
+"""The arithmetic is pinned before a library works, is told apart in every record, and is left alone where asked."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from palimpsest import arithmetic
+from palimpsest.runs import machine
+
+
+def said(code: str, **variables: str) -> str:
+    """What a fresh process prints whose environment holds `variables` and no pins."""
+    environment = {name: value for name, value in os.environ.items() if name not in arithmetic.PINS}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | variables, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+LABEL = "from palimpsest import arithmetic; import torch, numpy; print(arithmetic.label())"
+
+
+@pytest.mark.parametrize("capability", ["default", "avx512"])
+def test_a_chapter_computes_alike_whatever_the_caller_asks(capability):
+    assert said(f"import palimpsest.chapters; {LABEL}", ATEN_CPU_CAPABILITY=capability) == "pinned"
+
+
+def test_a_plain_import_changes_nothing():
+    code = "import os; before = dict(os.environ); import palimpsest; from palimpsest.commands import main"
+    assert said(f"{code}; print(dict(os.environ) == before)") == "True"
+
+
+def test_native_is_a_wish():
+    assert said(f"import palimpsest.chapters; {LABEL}", PALIMPSEST_ARITHMETIC="native").startswith("native")
+    assert "MKL_CBWR" not in said(
+        "import os, palimpsest.chapters; print(list(os.environ))", PALIMPSEST_ARITHMETIC="native"
+    )
+
+
+def test_an_unknown_wish_is_refused(monkeypatch):
+    monkeypatch.setenv("PALIMPSEST_ARITHMETIC", "fast")
+    with pytest.raises(ValueError, match="PALIMPSEST_ARITHMETIC: got 'fast', want one of"):
+        arithmetic.variables()
+
+
+def test_torch_at_work_under_other_settings_is_seen():
+    code = (
+        "import torch; torch.ones(3).exp(); import palimpsest.chapters\n"
+        "from palimpsest import arithmetic\n"
+        "try: arithmetic.require()\n"
+        "except RuntimeError as error: print(error)"
+    )
+    assert "torch works with DEFAULT" in said(code, ATEN_CPU_CAPABILITY="default")
+
+
+def test_it_is_part_of_every_record_and_key(monkeypatch):
+    assert machine.numerical_environment()["arithmetic"] == "pinned"
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    assert "MKL_CBWR is 'AVX2'" in machine.numerical_environment()["arithmetic"]
