@@ -291,7 +291,8 @@ figures.table(pd.DataFrame(rows).round(3))
 
 # %% [markdown]
 # Both have memorised their answers, and yet the nudge has moved the weights by a good part of their norm (*weights apart*).
-# Training amplifies a difference in the last digits until the weights are other ones, and in the last digits processors differ.
+# Training amplifies a difference in the last digits until the weights are other ones, and in the last digits processors differ
+# where their arithmetic is not pinned.
 #
 # So the targets and oracles of all seeds are **shipped**. They were made by `python -m palimpsest.chapters.sau.ship`,
 # with the code that has just run, and are kept as float16. Had every machine its own, it would have its own verdicts as well.

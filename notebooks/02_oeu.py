@@ -359,9 +359,8 @@ figures.table(by_epoch.round(2).reset_index())
 # Each rule was written into `data/claims/oeu.yaml` before the seeds were run. Each cell prints the verdict; the reasons stand
 # in the table after the last.
 #
-# The networks of this chapter are trained on the spot, and on another processor they are others: training amplifies the last
-# digits, in which processors differ, as it would a new seed. So two processors ran it, and a claim's verdict is the weaker of
-# theirs. The table has this run alone.
+# The networks of this chapter are trained on the spot. Training amplifies the last digits, in which processors differ, as it
+# would a new seed; so the arithmetic is pinned to routines that every x86-64 processor with AVX2 has.
 
 # %% tags=["claim-misremember", "nbval-check-output"]
 judged = oeu_claims.judge(results, pairs, changes) if profile != "smoke" else {}
@@ -431,9 +430,9 @@ figures.table(
 # the uniform distribution must stop early, which is what tuning against Retrain makes it do. Without Retrain at hand a user
 # would have no such signal.
 #
-# **What an interval here leaves out.** It covers five seeds, at step sizes that were chosen once, on one tuning seed. A second
-# processor tunes on other networks, and a method that gets another step size there changes its place by more than its interval
-# says; the Q-MUL chapter shows an example. What both processors agree on is the safer half of these results.
+# **What an interval here leaves out.** It covers five seeds, at step sizes that were chosen once, on one tuning seed. Another
+# tuning seed, or the same with other rounding, tunes on other networks, and a method that gets another step size there changes
+# its place by more than its interval says; the Q-MUL chapter tells of an example.
 #
 # Our choices, where the abstract is silent: $-H$ with equal weight ($\lambda = 1$), projection always and over the whole
 # model, paired batches, one batch's retain gradient, quantiser steps projected too, batch norm's running statistics not moved

@@ -396,9 +396,8 @@ if record:
 # Each rule was written into `data/claims/qmul.yaml` before the seeds were run. Each cell prints the verdict; the reasons stand
 # in the table after the last.
 #
-# The networks of this chapter are trained on the spot, and on another processor they are others: training amplifies the last
-# digits, in which processors differ, as it would a new seed. So two processors ran it, and a claim's verdict is the weaker of
-# theirs. The table has this run alone.
+# The networks of this chapter are trained on the spot. Training amplifies the last digits, in which processors differ, as it
+# would a new seed; so the arithmetic is pinned to routines that every x86-64 processor with AVX2 has.
 
 # %% tags=["claim-noise", "nbval-check-output"]
 judged = qmul_claims.judge(results, geometry) if profile != "smoke" else {}
@@ -505,11 +504,11 @@ figures.table(
 # **One step smaller is not the same as a smaller weight.** Lowering the step size weakens forgetting and repair together;
 # $w_f$ shifts between them. The constants above show how much of the reweighting a single number achieves.
 #
-# **What an interval here leaves out.** It covers five seeds, at step sizes that were chosen once, on one tuning seed. The second
-# processor drew other tuning networks, and on them other values were best: Q-MUL got a larger step size, random labels a
-# smaller one. That moves `qmul-agr` from one side of zero to the other, far beyond either interval, and takes `qmul-similar` its
-# lead. So neither claim is settled here. Several tuning seeds would tell a method from the luck of its step size; these minutes
-# have room for one.
+# **What an interval here leaves out.** It covers five seeds, at step sizes that were chosen once, on one tuning seed. Before the
+# arithmetic was pinned, two processors trained other networks from the same tuning seed, and on them other values were best: on
+# one of them Q-MUL got a larger step size, random labels a smaller one. That moved `qmul-agr` from one side of zero to the
+# other, far beyond either interval, and took `qmul-similar` its lead. So neither claim is settled here. Several tuning seeds
+# would tell a method from the luck of its step size; these minutes have room for one.
 #
 # Our choices: batches of 64 and four epochs (the paper: 256 and ten), slim networks, 600 images. What this chapter cannot
 # say: how the method does on CIFAR-10 at full width after 182 epochs. Profile `full` holds that protocol and was not run. Nor

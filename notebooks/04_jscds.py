@@ -348,9 +348,8 @@ figure = draw.seconds(stages)
 # Each rule was written into `data/claims/jscds.yaml` before the seeds were run. Each cell prints the verdict; the reasons
 # stand in the table after the last.
 #
-# The networks of this chapter are trained on the spot, and on another processor they are others: training amplifies the last
-# digits, in which processors differ, as it would a new seed. So two processors ran it, and a claim's verdict is the weaker of
-# theirs. The table has this run alone.
+# The networks of this chapter are trained on the spot. Training amplifies the last digits, in which processors differ, as it
+# would a new seed; so the arithmetic is pinned to routines that every x86-64 processor with AVX2 has.
 
 # %% tags=["claim-half", "nbval-check-output"]
 judged = claims.judge(results, costs) if profile != "smoke" else {}
