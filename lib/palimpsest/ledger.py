@@ -7,15 +7,12 @@ the tolerance is a red build.
 `data/claims/<paper>.yaml` holds the claims, `data/results/<paper>.<profile>.json` what was accepted, and
 `_build/fresh/` what the chapters measured last. `accept` copies the last into the second.
 
-Networks that a chapter trains from scratch are others on another processor: it rounds matrix products differently,
-and training amplifies that as it would a new seed. Such a chapter is accepted from more than one processor, the
-further runs in `data/results/<paper>.<profile>.<processor>.json`. A claim's verdict is then the weakest of its runs.
+Chapters compute with pinned arithmetic (`palimpsest.arithmetic`), so one accepted value is that of every processor.
 """
 
 import json
 import math
 import platform
-import re
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,8 +48,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of one paper, with what was accepted for it (`judgement` and `record` are None if nothing was), and
-    `others`, the same from other processors.
+    """One claim of one paper, with what was accepted for it (`judgement` and `record` are None if nothing was).
 
     `floor` is the smallest tolerance of the regression test, in `unit`s, for the reason `floor_reason`.
     `cell` is `notebook#cell-tag`: the cell that prints the verdict.
@@ -76,17 +72,10 @@ class Claim:
     command: str
     judgement: Judgement | None = field(default=None)
     record: dict | None = field(default=None)
-    others: tuple[tuple[Judgement, dict], ...] = ()
-
-    @property
-    def runs(self) -> list[tuple[Judgement, dict | None]]:
-        """(judgement, record) from every processor; no runs if nothing was measured."""
-        return [(self.judgement, self.record), *self.others] if self.judgement else []
 
     @property
     def verdict(self) -> str:
-        """The weakest of all runs."""
-        return max((judgement.verdict for judgement, _ in self.runs), key=VERDICTS.index, default="not run")
+        return self.judgement.verdict if self.judgement else "not run"
 
     def tolerance(self, measured: Estimate) -> float:
         """max(3 standard deviations of the reported mean, the stated floor)."""
@@ -96,7 +85,7 @@ class Claim:
 def load(results: Path | None = None) -> list[Claim]:
     """All claims, in the order of their files, with the results found in `results` (default: the accepted ones).
 
-    `others` are always accepted runs, less the one that a fresh result repeats. Raises ValueError naming the file and
+    Raises ValueError naming the file and
     the claim when an entry is malformed or an identifier is used twice.
     """
     claims: dict[str, Claim] = {}
@@ -113,25 +102,10 @@ def load(results: Path | None = None) -> list[Claim]:
                 raise ValueError(f"{file}: kind of {claim.id}: got {claim.kind!r}, want one of {KINDS}")
             claims[claim.id] = claim
     for paper, profile in sorted({(file_of(c), c.profile) for c in claims.values()}):
-        for path in _accepted(paper, profile):
-            for name, run in _read(path, claims).items():
-                known = claims[name]
-                if known.judgement is None:
-                    claims[name] = replace(known, judgement=run[0], record=run[1])
-                elif (run[0].measured, run[0].verdict) != (known.judgement.measured, known.judgement.verdict):
-                    claims[name] = replace(known, others=(*known.others, run))
-        if results is not None:
-            fresh = _read(results / f"{paper}.{profile}.json", claims)
-            for name in [c.id for c in claims.values() if (file_of(c), c.profile) == (paper, profile)]:
-                claims[name] = _measured_again(claims[name], *fresh.get(name, (None, None)))
+        path = (results or paths.DATA / "results") / f"{paper}.{profile}.json"
+        for name, (judgement, record) in _read(path, claims).items():
+            claims[name] = replace(claims[name], judgement=judgement, record=record)
     return list(claims.values())
-
-
-def _accepted(paper: str, profile: str) -> list[Path]:
-    """The files of accepted runs, the first one first."""
-    folder = paths.DATA / "results"
-    first = folder / f"{paper}.{profile}.json"
-    return [first, *sorted(folder.glob(f"{paper}.{profile}.*.json"))] if first.exists() else []
 
 
 def _read(path: Path, claims: dict[str, Claim]) -> dict[str, tuple[Judgement, dict]]:
@@ -146,17 +120,6 @@ def _read(path: Path, claims: dict[str, Claim]) -> dict[str, tuple[Judgement, di
             raise ValueError(f"{path}: result {entry['id']} belongs to no claim")
         runs[entry["id"]] = Judgement(**{**entry, "measured": Estimate(**entry["measured"])}), stored
     return runs
-
-
-def _measured_again(claim: Claim, judgement: Judgement | None, record: dict | None) -> Claim:
-    """`claim` with a fresh result in place of the accepted run that it repeats, or of the first."""
-    if judgement is None:
-        return replace(claim, judgement=None, record=None, others=())
-    alike = [i for i, (run, _) in enumerate(claim.runs) if not _apart(claim, run, judgement)]
-    # It can lie within the tolerance of several.
-    repeated = min(alike, key=lambda i: abs(claim.runs[i][0].measured.mean - judgement.measured.mean), default=0)
-    others = [run for i, run in enumerate(claim.runs) if i != repeated]
-    return replace(claim, judgement=judgement, record=record, others=tuple(others))
 
 
 def file_of(claim: Claim) -> str:
@@ -187,46 +150,33 @@ def processor() -> str:
     return " ".join(names) or platform.machine()
 
 
-def accept(runtimes: dict[str, float], *, beside: bool = False) -> list[Path]:
+def accept(runtimes: dict[str, float]) -> list[Path]:
     """Make the fresh results the accepted ones, with the environment, date and `runtimes` (seconds by paper).
 
-    What other processors gave is dropped, because other code gave it; with `beside` the fresh results are accepted as
-    a further run of this processor, and all else stays. Returns the files written.
+    Papers without a fresh result keep what was accepted. Returns the files written.
     """
-    accepted, dropped = [], []
+    accepted = []
     for fresh in sorted(FRESH.glob("*.json")):
         content = json.loads(fresh.read_text(encoding="utf-8"))
-        paper, profile = fresh.name.split(".")[:2]
+        paper = fresh.name.partition(".")[0]
         content |= {
             "environment": {**environment(), "processor": processor()},
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "runtime_s": runtimes.get(paper),
         }
-        first, *others = _accepted(paper, profile) or [paths.DATA / "results" / fresh.name]
-        if beside:
-            slug = re.sub(r"[^a-z0-9]+", "-", processor().lower()).strip("-")
-            path = first.with_name(f"{paper}.{profile}.{slug}.json")
-        else:
-            path, dropped = first, [*dropped, *others]
+        path = paths.DATA / "results" / fresh.name
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         write_atomic(path, lambda file, text=text: Path(file).write_text(text, encoding="utf-8"))
         accepted.append(path)
-    for path in dropped:
-        path.unlink()
-    manifest.update([path.relative_to(paths.DATA) for path in (*accepted, *dropped)])
+    manifest.update([path.relative_to(paths.DATA) for path in accepted])
     return accepted
 
 
 def drift(claim: Claim, fresh: Judgement) -> str | None:
-    """Why `fresh` differs from what was accepted for `claim`, or None when it agrees with a run within tolerance."""
+    """Why `fresh` differs from what was accepted for `claim`, or None when it agrees within tolerance."""
     if claim.judgement is None:
         return f"{claim.id}: nothing was accepted yet"
-    apart = [_apart(claim, accepted, fresh) for accepted, _ in claim.runs]
-    return apart[0] if all(apart) else None
-
-
-def _apart(claim: Claim, accepted: Judgement, fresh: Judgement) -> str | None:
-    measured = fresh.measured
+    accepted, measured = claim.judgement, fresh.measured
     if fresh.verdict != accepted.verdict:
         return f"{claim.id}: the verdict is now {fresh.verdict!r}, accepted was {accepted.verdict!r}"
     if measured.n != accepted.measured.n:
@@ -270,9 +220,4 @@ def report(judgement: Judgement) -> str:
         claim = replace(claim, judgement=judgement)
     shown = claim.judgement.measured
     seeds = f", {shown.n} seeds" if shown.n > 1 else ""
-    text = f"{claim.id}: {claim.verdict}\n{claim.measure}: {shown.mean:+.1f} {claim.unit}{seeds}"
-    if claim.others:
-        text += f": {claim.judgement.verdict}"
-    for other, _ in claim.others:
-        text += f"\non another processor: {other.measured.mean:+.1f} {claim.unit}: {other.verdict}"
-    return text
+    return f"{claim.id}: {claim.verdict}\n{claim.measure}: {shown.mean:+.1f} {claim.unit}{seeds}"

@@ -259,7 +259,7 @@ def test_every_arm_of_a_seed_starts_from_the_same_weights(small):
     clean, other = (
         Cohort(setting, RESNET, condition, setting.seeds, 0.03) for condition in (CLEAN, Condition("adjacent", 0.4))
     )
-    starts, others, shifted = clean.networks(), other.networks(), clean.networks(500)
+    starts, others, shifted = clean.networks(), other.networks(), clean.networks("second")
     for a, b, c in zip(starts, others, shifted, strict=True):
         assert torch.equal(a.head.weight, b.head.weight)
         assert not torch.equal(a.head.weight, c.head.weight)

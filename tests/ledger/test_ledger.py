@@ -88,92 +88,41 @@ def test_a_value_beyond_the_tolerance_is_a_regression(house, name):
     assert f"toy-first: {name} is now" in problem
 
 
-@pytest.fixture
-def elsewhere(house, monkeypatch):
-    """Accepted from two processors: 2.0, reproduced, and −1.0, trend only."""
+def test_another_verdict_is_a_regression(house):
     measure(house)
     ledger.accept({})
+    ledger.record("toy", "ci", [Judgement("toy-first", MEASURED, "trend only", "of rounding")])
+    assert ledger.regressions() == ["toy-first: the verdict is now 'trend only', accepted was 'reproduced'"]
+
+
+def test_pages_show_the_accepted_run_and_its_processor(house, monkeypatch):
     monkeypatch.setattr(ledger, "processor", lambda: "Other CPU 7 (r)")
-    other = Judgement("toy-first", replace(MEASURED, mean=-1.0, low=-1.7, high=-0.3), "trend only", "of rounding")
-    ledger.record("toy", "ci", [other])
-    ledger.accept({"toy": 5.0}, beside=True)
-    return other
-
-
-def test_a_second_processor_is_accepted_beside_the_first(elsewhere):
-    (claim,) = ledger.load()
-    assert claim.judgement.measured == MEASURED
-    ((other, record),) = claim.others
-    assert other == elsewhere
-    assert record["environment"]["processor"] == "Other CPU 7 (r)"
-    assert (paths.DATA / "results" / "toy.ci.other-cpu-7-r.json").is_file()
-    manifest.check()
-
-
-def test_the_verdict_is_the_weakest_of_all_processors(house, elsewhere):
-    (claim,) = ledger.load()
-    assert claim.verdict == "trend only"
-    said = "toy-first: trend only\nmore minus less: +2.0 points, 9 seeds: reproduced\n"
-    said += "on another processor: -1.0 points: trend only"
-    assert ledger.report(elsewhere) == ledger.report(measure(house)) == said
-
-
-def test_a_rerun_agrees_with_one_processor_in_value_and_verdict(house, elsewhere):
-    assert ledger.regressions() == []
     measure(house)
-    assert ledger.regressions() == []
-    measure(house, mean=-1.0, low=-1.7, high=-0.3)  # the value of one and the verdict of the other
-    assert ledger.regressions() == ["toy-first: mean is now -1 points, accepted was 2; the tolerance is 0.9"]
-
-
-def test_a_fresh_result_stands_beside_the_processors_that_it_does_not_repeat(house, elsewhere):
-    (claim,) = ledger.load(ledger.FRESH)
-    assert claim.judgement == elsewhere
-    assert [run.measured.mean for run, _ in claim.others] == [2.0]
-    measure(house, mean=9.0)
-    (claim,) = ledger.load(ledger.FRESH)
-    assert [run.measured.mean for run, _ in claim.others] == [-1.0]
-    (ledger.FRESH / "toy.ci.json").unlink()
-    (claim,) = ledger.load(ledger.FRESH)
-    assert (claim.verdict, claim.others) == ("not run", ())
-
-
-def test_a_processor_that_measured_the_same_is_not_shown_twice(house, monkeypatch):
-    measure(house)
-    ledger.accept({})
-    monkeypatch.setattr(ledger, "processor", lambda: "other")
-    ledger.accept({}, beside=True)
-    (claim,) = ledger.load()
-    assert claim.others == ()
-
-
-def test_a_fresh_result_replaces_the_nearest_of_those_that_it_agrees_with(house, monkeypatch):
-    measure(house)
-    ledger.accept({})
-    monkeypatch.setattr(ledger, "processor", lambda: "other")
-    measure(house, mean=2.4)
-    ledger.accept({}, beside=True)
-    (claim,) = ledger.load(ledger.FRESH)
-    assert [run.measured.mean for run, _ in claim.runs] == [2.4, 2.0]
-
-
-def test_accepting_anew_drops_other_processors(house, elsewhere):
-    measure(house)
-    ledger.accept({})
-    (claim,) = ledger.load()
-    assert claim.others == ()
-    manifest.check()
-
-
-def test_pages_show_every_processor(elsewhere):
+    ledger.accept({"toy": 5.0})
     claims = ledger.load()
-    assert "| ◐ trend only | 2.00 points [1.30, 2.70]; −1.00 points [−1.70, −0.30] | 9 |" in pages.claims_table(
-        claims, lambda c: c.id
-    )
+    row = "| ● reproduced | 2.00 points [1.30, 2.70] | 9 |"
+    assert row in pages.claims_table(claims, lambda c: c.id)
     results = pages.results_page(claims)
-    assert "- *Measured*: more minus less: 2.00 points [1.30, 2.70] (sd 0.90, 9 seeds), *reproduced*." in results
-    assert "- *Why*: of rounding" in results
+    assert "- *Measured*: more minus less: 2.00 points [1.30, 2.70] (sd 0.90, 9 seeds)." in results
+    assert "- *Why*: because" in results
     assert "(Other CPU 7 (r))" in pages.status_page(claims)
+
+
+def test_accepting_leaves_other_papers_alone(house):
+    measure(house)
+    ledger.accept({})
+    kept = (paths.DATA / "results" / "toy.ci.json").read_bytes()
+    (ledger.FRESH / "toy.ci.json").unlink()
+    assert ledger.accept({}) == []
+    assert (paths.DATA / "results" / "toy.ci.json").read_bytes() == kept
+
+
+def test_nothing_is_recorded_that_was_computed_otherwise_than_asked(house, monkeypatch):
+    monkeypatch.setenv("MKL_CBWR", "AVX512")
+    with pytest.raises(RuntimeError, match="arithmetic: native: MKL_CBWR is 'AVX512'"):
+        measure(house)
+    monkeypatch.setenv("PALIMPSEST_ARITHMETIC", "native")
+    measure(house)
 
 
 def test_nan_is_a_regression(house):

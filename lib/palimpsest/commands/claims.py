@@ -11,17 +11,14 @@ from palimpsest.runs import paths
 
 def claims(
     accept: Annotated[bool, typer.Option(help="Make the last measured values the accepted ones.")] = False,
-    beside: Annotated[
-        bool, typer.Option(help="Accept them as another processor's, beside what was accepted before.")
-    ] = False,
 ) -> None:
     """Print every claim with its verdict."""
-    if accept or beside:
+    if accept:
         seconds = {
             file.stem.partition("_")[2]: float(file.read_text())
             for file in (paths.BUILD / "executed").glob("*.seconds")
         }
-        for path in ledger.accept(seconds, beside=beside):
+        for path in ledger.accept(seconds):
             typer.echo(f"accepted {path.relative_to(paths.ROOT)}")
     for claim in ledger.load():
         typer.echo(f"{claim.verdict:>15}  {claim.id:<20} {claim.measure}: {pages.measured(claim)}")
