@@ -8,7 +8,6 @@ that this can be done before numpy and torch are.
 
 import os
 import platform
-import sys
 
 PINS = {
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -46,12 +45,12 @@ def label() -> str:
     for name, value in PINS.items():
         if os.environ.get(name) != value:
             return f"native: {name} is {os.environ.get(name)!r}, not {value!r}"
-    numpy = sys.modules.get("numpy._core._multiarray_umath")
-    wide = PINS["NPY_DISABLE_CPU_FEATURES"].split()
-    if numpy is not None and any(numpy.__cpu_features__.get(name) for name in wide):
+    import torch  # not before: `pin` must come first
+    from numpy._core._multiarray_umath import __cpu_features__ as features
+
+    if any(features.get(name) for name in PINS["NPY_DISABLE_CPU_FEATURES"].split()):
         return "native: numpy was imported before the arithmetic was pinned"
-    torch = sys.modules.get("torch")
-    if torch is not None and (capability := torch.backends.cpu.get_cpu_capability()) != "AVX2":
+    if (capability := torch.backends.cpu.get_cpu_capability()) != "AVX2":
         return f"native: torch works with {capability}"
     return "pinned"
 

@@ -7,7 +7,7 @@ from palimpsest.runs import machine, paths
 def test_the_environment_names_what_results_depend_on(tmp_path, monkeypatch):
     record = runs.environment()
     assert machine.numerical_environment().items() <= record.items()
-    assert {"torch", *machine.NUMERICAL, "cpu", "device"} == set(machine.numerical_environment())
+    assert {"torch", *machine.NUMERICAL, "cpu", "arithmetic", "device"} == set(machine.numerical_environment())
     assert {"python", "system", "cores", "triton", "commit"} <= set(record)
     monkeypatch.setattr(paths, "ROOT", tmp_path)  # no repository
     assert runs.environment()["commit"] == "unknown"

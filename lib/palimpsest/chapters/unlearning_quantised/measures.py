@@ -14,6 +14,7 @@ from palimpsest import training
 from palimpsest.chapters.unlearning_quantised.cohort import Cohort, Problem
 from palimpsest.metrics import distances, membership, predictions
 from palimpsest.nets.quantised import codes
+from palimpsest.training.seeds import generator
 
 SHARES = ("FA", "RA", "TA", "MIA", "codes_changed", "max_probability", "wrong_confidence")
 """Columns that tables show in percent."""
@@ -53,7 +54,7 @@ def report(found: Outputs, seeds: list[int]) -> list[dict[str, float]]:
         for name in ("retain", "test", "forget"):
             p, y = logits[name][k].double().softmax(-1).cpu(), labels[name][k].cpu()
             if name != "forget":
-                drawn = torch.randperm(len(y), generator=seeds.generator(seed, "members"))[:n]
+                drawn = torch.randperm(len(y), generator=generator(seed, "members"))[:n]
                 p, y = p[drawn], y[drawn]
             arguments += [p, y]
         mia = membership.svc_confidence(*arguments)
