@@ -31,7 +31,7 @@ NAMES = ("gradient ascent", "NegGrad+", "l1-sparse", "SalUn", "SCRUB", "Bad Teac
 CLASSES, SIDE, SAMPLES, FORGET, BATCH, EPOCHS = 4, 6, 16, 6, 4, 4
 RETAIN = SAMPLES - FORGET
 SEED = 7
-"""Of the first network; with it no value that a method rounds lies on a boundary, where the last digit would decide."""
+"""Of the first network; with it no value that a method rounds lies on a boundary, where last digits decide."""
 LR, MOMENTUM, DECAY = 0.02, 0.9, 5e-4
 EPS = torch.finfo(torch.float32).eps
 
