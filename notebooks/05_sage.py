@@ -358,7 +358,8 @@ figure = draw.signal(results) if profile != "smoke" else None
 figure = draw.memory(results) if profile != "smoke" else None
 # %% [markdown]
 # From one token to the next there is a memory; two tokens on it is gone, in texts whose sentences are made of a free choice and
-# the words that follow from it. A round takes several tokens at once, so that the next root lies beyond it.
+# the words that follow from it. A round takes several tokens at once; what is left of the memory at the next root is what
+# `sage-temporal` measures.
 #
 # ### Equal budgets
 
