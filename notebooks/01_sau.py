@@ -442,8 +442,8 @@ figures.table(tables.costs(arms)) if record else None
 # **How to read it.** SAU is not ahead of the masked update with either loss under either recipe: no interval of the difference
 # lies above zero, and with GradDiff at Wanda 30 % it lies below, by a point or two. The cost of both is alike in every set.
 # Masking takes nothing away that redistribution could give back: longer steps (*factor*) reach the bar sooner, not farther
-# along. An update of all weights is level with the masked one or close behind at Wanda 30 %, and farther behind at SparseGPT 50
-# %: there the pruning at its end takes half of the weights away again, and what they had moved with them. GradDiff goes farther
+# along. An update of all weights is level with the masked one or close behind at Wanda 30 %, and farther behind at SparseGPT
+# 50 %: there the pruning at its end takes half of the weights away again, and what they had moved with them. GradDiff goes farther
 # than NPO in every row.
 #
 # The dense model closes more of the gap, and pays elsewhere: it gave up more of real authors and world facts than the sparse
