@@ -7,6 +7,7 @@ from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
+from palimpsest import ledger
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate
 
@@ -46,12 +47,12 @@ def forest(ax: Axes, estimates: dict[str, Estimate], *, colour=COLOURS[0], offse
 
 def claims_table(judged: dict[str, Judgement]) -> pd.DataFrame:
     """Verdict, measured value and reason of every claim judged in this run."""
+    claims = ledger.claims()
     rows = [
         {
             "claim": j.id,
             "verdict": j.verdict,
-            "measured": f"{j.measured.mean:+.2f}",
-            "95 % interval": f"[{j.measured.low:+.2f}, {j.measured.high:+.2f}]" if j.measured.n > 1 else "counted",
+            "measured": ledger.text(j.measured, claims[j.id].unit),
             "seeds": j.measured.n,
             "why": j.why,
         }

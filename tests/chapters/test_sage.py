@@ -134,7 +134,7 @@ def test_accepted_length_until_a_length_counts_the_round_that_crosses_it_and_lon
     assert measures.tau_until(found, "a", 15)[0] == pytest.approx((3 + 0 + 7 + 1) / 4)
 
 
-@pytest.mark.parametrize(("sage_tau", "verdict"), [(5.0, "reproduced"), (3.5, "trend only"), (2.0, "not reproduced")])
+@pytest.mark.parametrize(("sage_tau", "verdict"), [(5.0, "supported"), (3.5, "contradicted"), (2.0, "contradicted")])
 def test_longer_needs_to_win_at_both_budgets(sage_tau, verdict):
     levels = {"sage": sage_tau, "sage, tuned": 3, "static": 4, "static, small": 3, "eagle2": 4}
     found = results(constant(levels | {"opt_tree": 4, "chain": 3, "specvlm": 2.5}))
@@ -145,7 +145,7 @@ def test_longer_needs_to_win_at_both_budgets(sage_tau, verdict):
 
 @pytest.mark.parametrize(
     ("left", "same", "verdict"),
-    [((5.0, 4.95), True, "reproduced"), ((5.0, 4.95), False, "trend only"), ((5.0, 4.5), True, "not reproduced")],
+    [((5.0, 4.95), True, "supported"), ((5.0, 4.95), False, "contradicted"), ((5.0, 4.5), True, "contradicted")],
 )
 def test_pruning_needs_both_ratios_and_an_unchanged_text(left, same, verdict):
     levels = {"sage": 5.0, "attention 0.8": left[0], "attention 0.9": left[1], "random 0.8": 1.0}
@@ -163,10 +163,10 @@ def test_pruning_needs_both_ratios_and_an_unchanged_text(left, same, verdict):
 @pytest.mark.parametrize(
     ("single", "double", "forwards", "verdict"),
     [
-        (True, True, 5, "reproduced"),
-        (False, True, 5, "trend only"),
-        (True, False, 5, "not reproduced"),
-        (True, True, 6, "not reproduced"),
+        (True, True, 5, "supported"),
+        (False, True, 5, "contradicted"),
+        (True, False, 5, "contradicted"),
+        (True, True, 6, "contradicted"),
     ],
 )
 def test_lossless_counts_every_decode_and_every_forward(single, double, forwards, verdict):
@@ -202,7 +202,7 @@ def bench(speeds, tree=0.02):
 
 
 @pytest.mark.parametrize(
-    ("sage_speed", "verdict"), [(120.0, "reproduced"), (90.0, "trend only"), (70.0, "not reproduced")]
+    ("sage_speed", "verdict"), [(120.0, "supported"), (90.0, "contradicted"), (70.0, "contradicted")]
 )
 def test_faster_needs_to_beat_all_three_rivals(sage_speed, verdict):
     speeds = {"sage": sage_speed, "chain, cheapest": 100.0, "specvlm": 80.0, "static, cheapest": 85.0}
@@ -213,12 +213,11 @@ def test_faster_needs_to_beat_all_three_rivals(sage_speed, verdict):
     assert judged.measured.mean == pytest.approx(sage_speed - 100)
 
 
-@pytest.mark.parametrize(("tree", "verdict"), [(0.5, "reproduced"), (2.0, "trend only"), (9.0, "not reproduced")])
-def test_overhead_is_the_tree_s_share_of_the_decode(tree, verdict):
-    judged = claims.overhead(bench({"sage": 1.0}, tree))
-    assert judged.verdict == verdict
-    assert judged.measured.mean == pytest.approx(tree, rel=0.02)
-    assert f"{1e6 * tree / 20:.0f} microseconds a round" in judged.why
+def test_overhead_is_the_tree_s_share_of_the_decode():
+    judged = claims.overhead(bench({"sage": 1.0}, tree=2.0))
+    assert judged.verdict == "inconclusive"
+    assert judged.measured.mean == pytest.approx(2.0, rel=0.02)
+    assert f"{1e6 * 2.0 / 20:.0f} microseconds per round" in judged.why
 
 
 def gaining(slope, seed, rounds=120):
@@ -230,12 +229,13 @@ def gaining(slope, seed, rounds=120):
     return accepted
 
 
-@pytest.mark.parametrize(("slope", "verdict"), [(0.8, "reproduced"), (0.0, "not reproduced")])
-def test_the_gap_must_grow_with_the_length(slope, verdict):
+@pytest.mark.parametrize(("slope", "grows"), [(0.8, True), (0.0, False)])
+def test_the_gap_is_a_slope_over_lengths_that_the_paper_does_not_have(slope, grows):
     rows = [row("sage", seed, gaining(slope, seed)) for seed in SEEDS]
     rows += [row(arm, seed, [2] * 120) for arm in ("specvlm", "static") for seed in SEEDS]
     judged = claims.length_gap(results(rows))
-    assert judged.verdict == verdict
+    assert judged.verdict == "not run"
+    assert (judged.measured.low > 0) == grows
 
 
 def test_signals_that_predict_and_remember_and_those_that_do_not():
@@ -256,8 +256,8 @@ def test_signals_that_predict_and_remember_and_those_that_do_not():
             ]
         found = results(rows, followed)
         signal, temporal = claims.entropy_signal(found), claims.temporal(found)
-        assert (signal.verdict == "reproduced") == informative
-        assert (temporal.verdict == "reproduced") == informative
+        assert (signal.verdict == "supported") == informative
+        assert (temporal.verdict == "supported") == informative
 
 
 def test_a_decode_is_plain_decoding_s_and_the_stepper_tells_all_of_it():

@@ -248,23 +248,23 @@ FALLING = {kind: (lambda share: 0.5 - 0.5 * share) for kind in "ABCDEF"}
 @pytest.mark.parametrize(
     ("gaps", "claim", "verdict"),
     [
-        ({**FALLING, "dense": 0.5}, "sau-degrades", "reproduced"),
-        ({**FALLING, "dense": 0.5}, "sau-cause", "reproduced"),
-        ({**FLAT, "dense": 0.45}, "sau-degrades", "not reproduced"),
-        ({**FALLING, "B": lambda share: 0.5 + share, "dense": 0.5}, "sau-degrades", "not reproduced"),
-        ({**FALLING, "E": lambda share: 0.5 - 0.1 * share, "dense": 0.5}, "sau-cause", "trend only"),
-        ({**FLAT, "dense": 0.5}, "sau-redistribution", "not reproduced"),
-        ({**FLAT, "D": lambda share: 0.7, "dense": 0.5}, "sau-redistribution", "reproduced"),
+        ({**FALLING, "dense": 0.5}, "sau-degrades", "supported"),
+        ({**FALLING, "dense": 0.5}, "sau-cause", "supported"),
+        ({**FLAT, "dense": 0.5}, "sau-degrades", "no effect"),
+        ({**FALLING, "B": lambda share: 0.5 + share, "dense": 0.5}, "sau-degrades", "contradicted"),
+        ({**FALLING, "E": lambda share: 0.5 - 0.1 * share, "dense": 0.5}, "sau-cause", "contradicted"),
+        ({**FLAT, "dense": 0.5}, "sau-redistribution", "no effect"),
+        ({**FLAT, "D": lambda share: 0.7, "dense": 0.5}, "sau-redistribution", "supported"),
         (
             {**FLAT, "D": lambda share: 0.7, "F": lambda share: 0.7, "dense": 0.5},
             "sau-redistribution",
-            "not reproduced",
+            "no effect",
         ),
-        ({**FLAT, "D": lambda share: 0.7, "dense": 0.5}, "sau-best", "reproduced"),
-        ({**FLAT, "D": lambda share: 0.7, "A": lambda share: 0.8, "dense": 0.5}, "sau-best", "not reproduced"),
-        ({**FLAT, "dense": 0.8}, "sau-resurface", "reproduced"),
-        ({**FLAT, "dense": 0.5}, "sau-resurface", "not reproduced"),
-        ({**FLAT, "dense": 0.5}, "sau-sparsity", "reproduced"),
+        ({**FLAT, "D": lambda share: 0.7, "dense": 0.5}, "sau-best", "supported"),
+        ({**FLAT, "D": lambda share: 0.7, "A": lambda share: 0.8, "dense": 0.5}, "sau-best", "contradicted"),
+        ({**FLAT, "dense": 0.8}, "sau-resurface", "supported"),
+        ({**FLAT, "dense": 0.5}, "sau-resurface", "no effect"),
+        ({**FLAT, "dense": 0.5}, "sau-sparsity", "supported"),
     ],
 )
 def test_a_rule_says_what_its_claim_needs(gaps, claim, verdict):
@@ -275,7 +275,7 @@ def test_a_rule_says_what_its_claim_needs(gaps, claim, verdict):
 def test_one_pruned_weight_that_moved_refutes_sparsity():
     changed = results({**FLAT, "dense": 0.5}, **{"non-zero": lambda t: t["non-zero"].where(t.index != 9, 1.0)})
     assert changed.runs["non-zero"].sum() == 1
-    assert claims.judge(changed)["sau-sparsity"].verdict == "not reproduced"
+    assert claims.sparsity(changed).verdict == "contradicted"
 
 
 def test_a_better_forgetter_that_loses_retention_is_not_best():
@@ -283,7 +283,7 @@ def test_a_better_forgetter_that_loses_retention_is_not_best():
     worse = results(
         gaps, kept=lambda t: t.kept - 0.05 * (t.kind == "D wanda") - 1e-3 * t.seed * (t.kind == "D wanda")
     )
-    assert claims.judge(worse)["sau-best"].verdict == "trend only"
+    assert claims.best(worse).verdict == "contradicted"
 
 
 def test_what_resurfaces_is_counted_beyond_the_oracle():

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from palimpsest import ledger
+from palimpsest import arithmetic, ledger
 from palimpsest.data import manifest
 from palimpsest.ledger import Judgement
-from palimpsest.metrics.statistics import Estimate
+from palimpsest.metrics.statistics import Estimate, needed
 from palimpsest.publish import pages
 from palimpsest.runs import paths
 
@@ -18,16 +18,16 @@ ENTRY = {
     "paper": "TOY",
     "locus": "abstract",
     "statement": "More is more.",
+    "by": "paper",
     "kind": "ordering",
     "paper_value": "+3",
     "paper_setting": "theirs",
-    "our_setting": "ours",
     "profile": "ci",
-    "measure": "more minus less",
+    "quantity": "more minus less",
     "unit": "points",
-    "rule": "above zero",
-    "floor": 0.5,
-    "floor_reason": "rounding",
+    "wants": "above",
+    "margin": 1.0,
+    "margin_reason": "less is not noticed",
     "cell": "01_toy#claim-first",
     "command": "make chapter CH=01",
 }
@@ -40,117 +40,127 @@ def house(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(ledger, "FRESH", tmp_path / "fresh")
-    file = tmp_path / "data" / "claims" / "toy.yaml"
-    file.parent.mkdir(parents=True)
-    file.write_text(yaml.safe_dump([ENTRY]))
-    manifest.update(["claims/toy.yaml"])
+    (tmp_path / "data" / "claims").mkdir(parents=True)
+    claim(ENTRY)
     return tmp_path
 
 
-def measure(house, **changes):
-    judgement = Judgement("toy-first", replace(MEASURED, **changes), "reproduced", "because")
-    ledger.record("toy", "ci", [judgement])
+def claim(*entries):
+    """Make these the claims of the data folder."""
+    (paths.DATA / "claims" / "toy.yaml").write_text(yaml.safe_dump(list(entries)))
+    manifest.update(["claims/toy.yaml"])
+
+
+def measure(**changes):
+    """Record what a chapter would have measured."""
+    judgement = ledger.judge("toy-first", replace(MEASURED, **changes), "because")
+    ledger.record("toy", "ci", "ours", [judgement])
     return judgement
 
 
 def test_a_claim_without_result_is_not_run(house):
-    (claim,) = ledger.load()
-    assert claim.verdict == "not run"
-    assert pages.measured(claim) == "–"
+    (found,) = ledger.load()
+    assert found.verdict == "not run"
+    assert pages.measured(found) == "–"
+    assert found.power is None
 
 
-def test_accepting_records_where_and_when(house):
-    measure(house)
-    ledger.accept({"toy": 61.0})
-    (claim,) = ledger.load()
-    assert claim.verdict == "reproduced"
-    assert claim.judgement.measured == MEASURED
-    assert claim.record["runtime_s"] == 61.0
-    assert {"torch", "cpu", "commit"} <= claim.record["environment"].keys()
+def test_accepting_records_where_when_and_in_which_setting(house):
+    measure()
+    ledger.accept(["toy"], {"toy": 61.0})
+    (found,) = ledger.load()
+    assert found.verdict == "supported"
+    assert found.judgement.measured == MEASURED
+    assert found.record["runtime_s"] == 61.0
+    assert found.record["setting"] == "ours"
+    assert {"torch", "cpu", "commit", "processor"} <= found.record["environment"].keys()
+    assert found.record["environment"]["arithmetic"] == "pinned"
+    assert found.power == needed(0.9, 1.0)
     assert ledger.regressions() == []
     manifest.check()
 
 
-def test_tolerance_is_three_standard_errors_or_the_floor(house):
-    (claim,) = ledger.load()
-    assert claim.tolerance(MEASURED) == pytest.approx(3 * 0.9 / 3)  # 3 · sd / √9
-    assert claim.tolerance(replace(MEASURED, sd=0.0)) == 0.5
-
-
-@pytest.mark.parametrize("name", ["mean", "low", "high", "sd"])
-def test_a_value_beyond_the_tolerance_is_a_regression(house, name):
-    measure(house)
-    ledger.accept({})
-    measure(house, **{name: getattr(MEASURED, name) + 0.89})
+@pytest.mark.parametrize("name", ["mean", "low", "high"])
+def test_another_printed_digit_is_a_regression(house, name):
+    measure()
+    ledger.accept(["toy"], {})
+    measure(**{name: getattr(MEASURED, name) + 0.004})
     assert ledger.regressions() == []
-    measure(house, **{name: getattr(MEASURED, name) + 0.91})
+    measure(**{name: getattr(MEASURED, name) + 0.006})
     (problem,) = ledger.regressions()
-    assert f"toy-first: {name} is now" in problem
+    assert problem.startswith("toy-first: is now 2.")
+    assert problem.endswith("accepted was 2.00 points [1.30, 2.70]")
 
 
-def test_another_verdict_is_a_regression(house):
-    measure(house)
-    ledger.accept({})
-    ledger.record("toy", "ci", [Judgement("toy-first", MEASURED, "trend only", "of rounding")])
-    assert ledger.regressions() == ["toy-first: the verdict is now 'trend only', accepted was 'reproduced'"]
+def test_where_arithmetic_cannot_be_pinned_the_mean_must_lie_in_the_interval(house, monkeypatch):
+    measure()
+    ledger.accept(["toy"], {})
+    monkeypatch.setattr(arithmetic, "label", lambda: "native: aarch64 has none of the routines")
+    monkeypatch.setattr(arithmetic, "require", lambda: None)
+    measure(mean=2.6, low=-1.0, high=6.0)
+    assert ledger.regressions() == []
+    measure(mean=2.8)
+    assert ledger.regressions() == [
+        "toy-first: is now 2.80 points [1.30, 2.70], outside of the accepted 2.00 points [1.30, 2.70]"
+    ]
 
 
-def test_pages_show_the_accepted_run_and_its_processor(house, monkeypatch):
-    monkeypatch.setattr(ledger, "processor", lambda: "Other CPU 7 (r)")
-    measure(house)
-    ledger.accept({"toy": 5.0})
-    claims = ledger.load()
-    row = "| ● reproduced | 2.00 points [1.30, 2.70] | 9 |"
-    assert row in pages.claims_table(claims, lambda c: c.id)
-    results = pages.results_page(claims)
-    assert "- *Measured*: more minus less: 2.00 points [1.30, 2.70] (sd 0.90, 9 seeds)." in results
-    assert "- *Why*: because" in results
-    assert "(Other CPU 7 (r))" in pages.status_page(claims)
+def test_another_verdict_number_of_seeds_or_reason_is_a_regression(house):
+    measure()
+    ledger.accept(["toy"], {})
+    other = Judgement("toy-first", MEASURED, "inconclusive", 0.3, "because")
+    assert ledger.drift(ledger.load()[0], other) == (
+        "toy-first: the verdict is now 'inconclusive', accepted was 'supported'"
+    )
+    assert "the reason is now 'why not'" in ledger.drift(ledger.load()[0], replace(measure(), why="why not"))
+    measure(n=8)
+    assert "8 seeds, accepted were 9" in ledger.regressions()[0]
+
+
+def test_nan_is_a_regression(house):
+    measure()
+    ledger.accept(["toy"], {})
+    broken = replace(measure(), measured=replace(MEASURED, mean=float("nan")))
+    assert "is now nan points" in ledger.drift(ledger.load()[0], broken)
 
 
 def test_accepting_leaves_other_papers_alone(house):
-    measure(house)
-    ledger.accept({})
-    kept = (paths.DATA / "results" / "toy.ci.json").read_bytes()
-    (ledger.FRESH / "toy.ci.json").unlink()
-    assert ledger.accept({}) == []
-    assert (paths.DATA / "results" / "toy.ci.json").read_bytes() == kept
+    claim(ENTRY, ENTRY | {"id": "other-first"})
+    measure()
+    ledger.record("other", "ci", "ours", [ledger.judge("other-first", MEASURED, "because")])
+    ledger.accept(["toy", "other"], {"toy": 5.0})
+    kept = (paths.DATA / "results" / "other.ci.json").read_bytes()
+    ledger.record("other", "ci", "ours", [ledger.judge("other-first", replace(MEASURED, mean=9.0), "because")])
+    assert [path.name for path in ledger.accept(["toy"], {})] == ["toy.ci.json"]
+    assert (paths.DATA / "results" / "other.ci.json").read_bytes() == kept
+    assert ledger.load()[0].record["runtime_s"] == 5.0  # nothing newer is known
+
+
+def test_accepting_without_a_fresh_result_is_refused_before_anything_is_written(house):
+    measure()
+    with pytest.raises(ValueError, match="papers: other has no fresh result; execute its chapter first"):
+        ledger.accept(["toy", "other"], {})
+    assert not (paths.DATA / "results").exists()
 
 
 def test_nothing_is_recorded_that_was_computed_otherwise_than_asked(house, monkeypatch):
     monkeypatch.setenv("MKL_CBWR", "AVX512")
     with pytest.raises(RuntimeError, match="arithmetic: native: MKL_CBWR is 'AVX512'"):
-        measure(house)
+        measure()
     monkeypatch.setenv("PALIMPSEST_ARITHMETIC", "native")
-    measure(house)
-
-
-def test_nan_is_a_regression(house):
-    measure(house)
-    ledger.accept({})
-    measure(house, mean=float("nan"))
-    assert len(ledger.regressions()) == 1
-
-
-def test_another_verdict_or_number_of_seeds_is_a_regression(house):
-    measure(house)
-    ledger.accept({})
-    ledger.record("toy", "ci", [Judgement("toy-first", MEASURED, "trend only", "because")])
-    assert "the verdict is now 'trend only'" in ledger.regressions()[0]
-    measure(house, n=8)
-    assert "8 seeds, accepted were 9" in ledger.regressions()[0]
+    measure()
 
 
 def test_an_accepted_claim_that_no_chapter_measured_is_a_regression(house):
-    measure(house)
-    ledger.accept({})
+    measure()
+    ledger.accept(["toy"], {})
     (ledger.FRESH / "toy.ci.json").unlink()
     assert ledger.regressions() == ["toy-first: accepted, but no chapter measured it"]
 
 
 def test_a_hand_edited_result_is_refused(house):
-    measure(house)
-    (path,) = ledger.accept({})
+    measure()
+    (path,) = ledger.accept(["toy"], {})
     path.write_text(path.read_text().replace('"mean": 2.0', '"mean": 2.1'))
     with pytest.raises(ValueError, match=r"toy\.ci\.json: altered"):
         ledger.load()
@@ -158,72 +168,150 @@ def test_a_hand_edited_result_is_refused(house):
 
 def test_a_hand_edited_claim_is_refused(house):
     path = paths.DATA / "claims" / "toy.yaml"
-    path.write_text(path.read_text().replace("0.5", "5.0"))
+    path.write_text(path.read_text().replace("1.0", "5.0"))
     with pytest.raises(ValueError, match=r"toy\.yaml: (altered|truncated)"):
         ledger.load()
 
 
 def test_a_result_of_no_claim_is_refused(house):
-    ledger.record("toy", "ci", [Judgement("toy-second", MEASURED, "reproduced", "because")])
+    ledger.record("toy", "ci", "ours", [Judgement("toy-second", MEASURED, "supported", 0.0, "because")])
     with pytest.raises(ValueError, match="toy-second belongs to no claim"):
         ledger.load(ledger.FRESH)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"kind": "vibe"}, "kind of toy-first: got 'vibe'"), ({"colour": "red"}, "claim toy-first.*colour")],
+    [
+        ({"kind": "vibe"}, "kind of toy-first: got 'vibe'"),
+        ({"by": "rumour"}, "by of toy-first: got 'rumour'"),
+        ({"colour": "red"}, "claim toy-first.*colour"),
+        ({"margin": 0.0}, "margin of 'more minus less': got 0.0"),
+        ({"wants": "within"}, "wants of toy-first: got 'within', which kind 'ordering' does not want"),
+        ({"kind": "exact"}, "wants of toy-first: got 'above', which kind 'exact' does not want"),
+        ({"pending": {"supported": "soon"}}, "pending of toy-first: got {'supported': 'soon'}"),
+        ({"also": {"x": {"quantity": "y", "unit": "", "wants": "up", "margin": 1.0}}}, "wants of 'y': got 'up'"),
+        ({"also": {"x": {"quantity": "y", "unit": "", "wants": "above"}}}, "claim toy-first.*margin"),
+    ],
 )
 def test_a_malformed_claim_is_named(house, change, message):
-    (paths.DATA / "claims" / "toy.yaml").write_text(yaml.safe_dump([ENTRY | change]))
-    manifest.update(["claims/toy.yaml"])
+    claim(ENTRY | change)
     with pytest.raises(ValueError, match=message):
         ledger.load()
 
 
+def test_a_claim_without_margin_is_named(house):
+    claim({name: value for name, value in ENTRY.items() if name != "margin"})
+    with pytest.raises(ValueError, match=r"toy\.yaml: claim toy-first: .*'margin'"):
+        ledger.load()
+
+
 def test_an_identifier_used_twice_is_refused(house):
-    (paths.DATA / "claims" / "toy.yaml").write_text(yaml.safe_dump([ENTRY, ENTRY]))
-    manifest.update(["claims/toy.yaml"])
+    claim(ENTRY, ENTRY)
     with pytest.raises(ValueError, match="toy-first is defined twice"):
         ledger.load()
 
 
-def test_a_verdict_has_four_values():
+def test_a_verdict_has_five_values():
     with pytest.raises(ValueError, match="verdict of x: got 'mostly'"):
-        Judgement("x", MEASURED, "mostly", "")
+        Judgement("x", MEASURED, "mostly", 0.0, "")
 
 
-def test_the_printed_text_is_the_same_within_tolerance_and_shouts_beyond(house):
-    first = ledger.report(measure(house))
-    ledger.accept({})
-    assert first == "toy-first: reproduced\nmore minus less: +2.0 points, 9 seeds"
-    assert ledger.report(measure(house, mean=2.4)) == first
-    assert ledger.report(measure(house, mean=4.4)).startswith("DRIFT toy-first: mean is now 4.4 points")
+TWO = ENTRY | {"also": {"too": {"quantity": "much", "unit": "%", "wants": "below", "bar": 5.0, "margin": 1.0}}}
 
 
-def test_pages_say_verdict_interval_seeds_and_reason(house):
-    measure(house)
-    ledger.accept({})
+def test_what_must_hold_together_is_judged_together(house):
+    claim(TWO)
+    assert ledger.judge("toy-first", MEASURED, "", also={"too": replace(MEASURED, mean=2.0)}).verdict == "supported"
+    assert (
+        ledger.judge("toy-first", MEASURED, "", also={"too": replace(MEASURED, mean=9.0)}).verdict == "contradicted"
+    )
+    with pytest.raises(ValueError, match=r"also: got \[\] for toy-first, want \['too'\]"):
+        ledger.judge("toy-first", MEASURED, "")
+    with pytest.raises(ValueError, match="name: got 'toy-third', which is no claim"):
+        ledger.judge("toy-third", MEASURED, "")
+
+
+def test_a_family_must_hold_against_every_rival(house):
+    rivals = {"a": MEASURED, "b": replace(MEASURED, mean=3.0)}
+    assert ledger.judge("toy-first", MEASURED, "", family=rivals).verdict == "supported"
+    rivals["c"] = replace(MEASURED, mean=-3.0)
+    assert ledger.judge("toy-first", MEASURED, "", family=rivals).verdict == "contradicted"
+
+
+def test_a_pending_claim_says_what_it_waits_for(house):
+    claim(ENTRY | {"pending": {"inconclusive": "The rule changes."}})
+    judged = ledger.judge("toy-first", MEASURED, "because")
+    assert (judged.verdict, judged.why) == ("inconclusive", "The rule changes. because")
+
+
+def test_the_claims_of_a_paper_are_corrected_together(house):
+    claim(*(ENTRY | {"id": f"toy-{name}"} for name in "abc"), ENTRY | {"id": "toy-d", "by": "ours"})
+    weak, open_ = replace(MEASURED, mean=2.0, sd=2.4), replace(MEASURED, mean=0.0, sd=9.0)
+    alone = ledger.judge("toy-a", weak, "It is.")
+    assert alone.verdict == "supported"
+    assert 0.05 / 3 < alone.p < 0.05
+    rest = [ledger.judge("toy-b", open_, ""), ledger.judge("toy-c", open_, ""), ledger.judge("toy-d", weak, "")]
+    settled = ledger.settle([alone, *rest])
+    assert settled["toy-a"].verdict == "inconclusive"
+    assert settled["toy-a"].why.startswith("It is. Judged alone it would be supported (p = 0.0")
+    assert settled["toy-d"].verdict == "supported"  # a claim of ours is no part of the paper's family
+    strong = ledger.judge("toy-a", MEASURED, "It is.")
+    assert ledger.settle([strong, *rest])["toy-a"] == strong
+
+
+def test_the_printed_text_shouts_where_it_drifts(house):
+    first = ledger.report(measure())
+    ledger.accept(["toy"], {})
+    assert first == "toy-first: supported\nmore minus less: 2.00 points [1.30, 2.70], 9 seeds"
+    assert ledger.report(measure(mean=2.004)) == first
+    assert ledger.report(measure(mean=4.4)).startswith("DRIFT toy-first: is now 4.40 points")
+
+
+def test_pages_say_verdict_interval_seeds_rule_power_setting_and_reason(house):
+    claim(TWO)
+    ledger.record(
+        "toy", "ci", "nine seeds of toys", [ledger.judge("toy-first", MEASURED, "because", also={"too": MEASURED})]
+    )
+    ledger.accept(["toy"], {"toy": 90.0})
     claims = ledger.load()
     table = pages.claims_table(claims, lambda c: c.id)
-    assert "| toy-first | More is more. | ● reproduced | 2.00 points [1.30, 2.70] | 9 |" in table
+    assert "| toy-first | More is more. | ● supported | 2.00 points [1.30, 2.70] | 9 |" in table
     results = pages.results_page(claims)
-    assert "*Why*: because" in results
-    assert "*Rule*: above zero." in results
-    assert "1 reproduced, 0 trend only, 0 not reproduced, 0 not run" in pages.status_page(claims)
+    for line in (
+        "- *Measured*: 2.00 points [1.30, 2.70] (sd 0.90, 9 seeds).",
+        "- *Why*: because",
+        "- *Quantity*: more minus less: wanted above 0 points, margin 1 points (less is not noticed).",
+        "  - together with much: wanted below 5 %, margin 1 %.",
+        f"- *Power*: {needed(0.9, 1.0)} seeds would find",
+        "- *Ours*: nine seeds of toys; profile `ci`, kind *ordering*, by paper.",
+    ):
+        assert line in results
+    status = pages.status_page(claims)
+    assert "| toy-first | supported | 2.00 points [1.30, 2.70] |" in status
+    assert "| toy | ci | 1.5 |" in status
+    assert claims[0].record["environment"]["processor"] in status
 
 
-def test_a_negative_number_has_a_minus_sign_and_a_hyphen_stays(house):
-    measure(house, mean=-2.0, low=-2.7, high=-1.3)
-    (claim,) = ledger.load(ledger.FRESH)
-    assert pages.measured(claim) == "−2.00 points [−2.70, −1.30]"
+def test_the_tally_counts_whose_claims_have_which_verdict(house):
+    claim(*(ENTRY | {"id": f"toy-{name}"} for name in "ab"), ENTRY | {"id": "toy-c", "by": "construction"})
+    ledger.record("toy", "ci", "", [ledger.judge("toy-a", MEASURED, "")])
+    assert pages.tally(ledger.load(ledger.FRESH)) == (
+        "Of 2 claims of the papers: 1 supported, 1 not run. Of 1 guarantees by construction: 1 not run."
+    )
+
+
+def test_a_negative_number_has_a_minus_sign(house):
+    measure(mean=-2.0, low=-2.7, high=-1.3)
+    (found,) = ledger.load(ledger.FRESH)
+    assert pages.measured(found) == "−2.00 points [−2.70, −1.30]"
 
 
 def test_readme_table_is_replaced_between_its_markers(house):
-    measure(house)
-    ledger.accept({})
+    measure()
+    ledger.accept(["toy"], {})
     text = pages.readme_with_table("a\n<!-- claims -->\nold\n<!-- /claims -->\nb\n")
     assert "old" not in text
-    assert text.startswith("a\n<!-- claims -->\n| claim |")
+    assert text.startswith("a\n<!-- claims -->\nOf 1 claims of the papers: 1 supported.\n\n| claim |")
     assert text.endswith("<!-- /claims -->\nb\n")
     with pytest.raises(ValueError, match=r"README\.md: want exactly one"):
         pages.readme_with_table("no markers")
@@ -240,6 +328,6 @@ def test_the_shipped_claims_load_and_have_results():
         "jscds-text-vs-code",
     ]
     for claim in claims:
-        assert claim.verdict != "not run"
         assert claim.judgement.why
+        assert claim.record["setting"]
         assert json.dumps(claim.record["environment"])

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from palimpsest.metrics.statistics import Estimate, estimate, holm, paired
+from palimpsest.metrics.statistics import (
+    Estimate,
+    estimate,
+    holm,
+    holm_adjusted,
+    needed,
+    p_against,
+    p_equivalent,
+    paired,
+)
 
 # A handful of float64 operations, each off by at most one unit in the last place.
 ULPS = 32 * np.finfo(float).eps
@@ -89,7 +98,49 @@ def test_holm_by_hand():
 
 def test_holm_refuses_what_is_no_probability():
     for bad in (math.nan, -0.1, 1.1):
-        with pytest.raises(ValueError, match=r"p_values: got .* for 'b', want a number in"):
+        with pytest.raises(ValueError, match=r"p_values: got .*, want numbers in"):
             holm({"a": 0.5, "b": bad})
         with pytest.raises(ValueError, match="level: got "):
             holm({"a": 0.5}, level=bad)
+
+
+def test_holm_adjusted_by_hand():
+    # Sorted 0.01, 0.03, 0.04 times 3, 2, 1, and never below the one before: 0.03, 0.06, 0.06.
+    assert holm_adjusted([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm_adjusted([]) == []
+    with pytest.raises(ValueError, match=r"p_values: got 1\.5, want numbers in"):
+        holm_adjusted([1.5])
+
+
+@pytest.mark.parametrize("bar", [-1.0, 0.0, 0.7])
+def test_p_against_is_scipys_one_sample_t_test(bar):
+    values = np.random.default_rng(3).normal(0.4, 1.0, 12)
+    assert p_against(estimate(values), bar) == pytest.approx(stats.ttest_1samp(values, bar).pvalue, rel=1e-9)
+    assert p_against(estimate([bar, bar]), bar) == 1.0
+    assert p_against(estimate([bar, bar]), bar + 1) == 0.0
+
+
+@pytest.mark.parametrize("n", [2, 5, 30])
+def test_two_one_sided_tests_are_the_ninety_per_cent_interval(n):
+    e = estimate(np.random.default_rng(n).normal(0.3, 1.0, n))
+    low, high = stats.t.interval(0.90, n - 1, loc=e.mean, scale=e.sd / math.sqrt(n))
+    edge = max(abs(low), abs(high))
+    assert p_equivalent(e, 0.0, edge * 1.001) < 0.05 < p_equivalent(e, 0.0, edge * 0.999)
+    assert p_equivalent(e, 2.0, edge * 1.001) == pytest.approx(
+        p_equivalent(estimate_shifted(e, -2.0), 0.0, edge * 1.001)
+    )
+
+
+def estimate_shifted(e, by):
+    return Estimate(e.mean + by, e.sd, e.n, e.low + by, e.high + by, e.p)
+
+
+def test_needed_is_where_the_power_is_reached():
+    # Cohen 1988, table 2.4.1 for one sample: d = 0.5, two-sided 5 %, power 0.8 wants 34.
+    assert needed(2.0, 1.0) == 34
+    rng = np.random.default_rng(0)
+    draws = rng.normal(1.0, 2.0, (4000, 34))
+    found = (stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05).mean()
+    assert abs(found - 0.8) < 4 * math.sqrt(0.8 * 0.2 / 4000)  # four standard errors of a share
+    with pytest.raises(ValueError, match=r"sd, margin: got 0\.0 and 1\.0"):
+        needed(0.0, 1.0)

@@ -1,24 +1,14 @@
-"""`palimpsest claims`: every claim with its verdict; accepting what was measured."""
-
-from typing import Annotated
+"""`palimpsest claims`: every claim with its verdict."""
 
 import typer
 
 from palimpsest import ledger
 from palimpsest.publish import pages
-from palimpsest.runs import paths
 
 
-def claims(
-    accept: Annotated[bool, typer.Option(help="Make the last measured values the accepted ones.")] = False,
-) -> None:
-    """Print every claim with its verdict."""
-    if accept:
-        seconds = {
-            file.stem.partition("_")[2]: float(file.read_text())
-            for file in (paths.BUILD / "executed").glob("*.seconds")
-        }
-        for path in ledger.accept(seconds):
-            typer.echo(f"accepted {path.relative_to(paths.ROOT)}")
-    for claim in ledger.load():
-        typer.echo(f"{claim.verdict:>15}  {claim.id:<20} {claim.measure}: {pages.measured(claim)}")
+def claims() -> None:
+    """Print every claim with its verdict, and how many have which."""
+    found = ledger.load()
+    for claim in found:
+        typer.echo(f"{claim.verdict:>12}  {claim.id:<20} {claim.quantity}: {pages.measured(claim)}")
+    typer.echo(pages.tally(found))

@@ -2,7 +2,7 @@
 
 import typer
 
-from . import bench, claims, data, decode, doctor, pages, run, unlearn
+from . import accept, bench, claims, data, decode, doctor, pages, run, unlearn
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (
@@ -10,6 +10,7 @@ for command in (
     decode.decode,
     run.run,
     claims.claims,
+    accept.accept,
     pages.render_pages,
     bench.bench,
     data.data,

@@ -1,13 +1,11 @@
 """`palimpsest pages`: what the ledger renders."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from palimpsest.publish import pages
 from palimpsest.runs import paths
-from palimpsest.runs.files import write_atomic
 
 
 def render_pages(
@@ -17,8 +15,4 @@ def render_pages(
     for path in pages.write():
         typer.echo(path.relative_to(paths.ROOT))
     if readme:
-        file = paths.ROOT / "README.md"
-        text = pages.readme_with_table(file.read_text(encoding="utf-8"))
-        write_atomic(file, lambda path: Path(path).write_text(text, encoding="utf-8"))
-        figure = paths.ROOT / "book" / "_static" / pages.README_FIGURE[-1]
-        write_atomic(figure, lambda path: Path(path).write_text(pages.readme_figure(), encoding="utf-8"))
+        pages.write_readme()

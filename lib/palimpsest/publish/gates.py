@@ -232,7 +232,7 @@ def refresh(number: str) -> None:
         raise GateError(f"CH: got {number!r}, want the number of one of {site.chapters()}")
     shutil.copyfile(execute(found[0]), NOTEBOOKS / f"{found[0]}.ipynb")
     for problem in ledger.regressions():
-        print(f"[gates] {problem} (`palimpsest claims --accept` accepts it)", file=sys.stderr)
+        print(f"[gates] {problem} (`palimpsest accept` accepts it)", file=sys.stderr)
 
 
 def main(arguments: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Pages that the ledger renders: the claims table (front page and README), the results and the status page."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,19 +10,28 @@ from palimpsest import ledger
 from palimpsest.ledger import Claim
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
+from palimpsest.verdicts import VERDICTS, Quantity
 
-MARK = {"reproduced": "●", "trend only": "◐", "not reproduced": "○", "not run": "–"}
+MARK = {"supported": "●", "contradicted": "○", "no effect": "=", "inconclusive": "?", "not run": "–"}
 README_MARKERS = ("<!-- claims -->", "<!-- /claims -->")
 README_FIGURE = ("04_jscds", "fig-jscds-differences", "jscds_differences.svg")
+WHOSE = {"paper": "claims of the papers", "ours": "claims of ours", "construction": "guarantees by construction"}
+
+
+def tally(claims: list[Claim]) -> str:
+    """How many claims have which verdict, in a sentence for each of `WHOSE`."""
+    sentences = []
+    for by, whose in WHOSE.items():
+        found = Counter(c.verdict for c in claims if c.by == by)
+        counts = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
+        if found:
+            sentences.append(f"Of {found.total()} {whose}: {counts}.")
+    return " ".join(sentences)
 
 
 def measured(claim: Claim) -> str:
     """`−1.20 points [−2.10, −0.30]`, or a dash."""
-    if claim.judgement is None:
-        return "–"
-    e = claim.judgement.measured
-    interval = f" [{e.low:.2f}, {e.high:.2f}]" if e.n > 1 else ""
-    return f"{e.mean:.2f} {claim.unit}{interval}".replace("-", "−")
+    return "–" if claim.judgement is None else ledger.text(claim.judgement.measured, claim.unit)
 
 
 def claims_table(claims: list[Claim], link: Callable[[Claim], str]) -> str:
@@ -33,18 +43,33 @@ def claims_table(claims: list[Claim], link: Callable[[Claim], str]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def rule(quantity: Quantity) -> str:
+    """What a quantity must be for its claim to hold: `wanted above 5 %, margin 1 %`."""
+    if quantity.wants == "zero":
+        return "wanted: none"
+    unit = f" {quantity.unit}".rstrip()
+    if quantity.wants == "within":
+        return f"wanted within {quantity.margin:g} of {quantity.bar:g}{unit}"
+    return f"wanted {quantity.wants} {quantity.bar:g}{unit}, margin {quantity.margin:g}{unit}"
+
+
 def results_page(claims: list[Claim]) -> str:
     """Every claim with both settings, the rule, the measured value and the reason."""
     parts = [
         "# Results",
         "",
-        "Every claim with the rule that was fixed for it, what was measured, and why.",
+        tally(claims),
+        "",
+        "Every claim with the quantity that decides it, what was measured, and why. {doc}`index` says how a verdict "
+        "follows.",
         "",
     ]
     for paper in dict.fromkeys(c.paper for c in claims):
         parts += [f"## {paper}", ""]
         for c in (c for c in claims if c.paper == paper):
             notebook = c.cell.partition("#")[0]
+            together = [f"  - together with {q.quantity}: {rule(q)}." for q in list(c.quantities.values())[1:]]
+            setting = c.record["setting"] if c.record else "not run"
             parts += [
                 f"({c.id})=",
                 f"### {c.id}",
@@ -52,9 +77,11 @@ def results_page(claims: list[Claim]) -> str:
                 f"**{c.statement}** {MARK[c.verdict]} *{c.verdict}*",
                 "",
                 *_measured(c),
-                f"- *Rule*: {c.rule}.",
+                f"- *Quantity*: {c.quantity}: {rule(c.quantities[c.id])} ({c.margin_reason}).",
+                *together,
+                f"- *Power*: {_power(c)}",
                 f"- *Paper*: {c.paper_value} ({c.locus}). Setting: {c.paper_setting}.",
-                f"- *Ours*: {c.our_setting}; profile `{c.profile}`, kind *{c.kind}*.",
+                f"- *Ours*: {setting}; profile `{c.profile}`, kind *{c.kind}*, by {c.by}.",
                 f"- *Cell*: {{doc}}`notebooks/{notebook}`, tag `{c.cell.partition('#')[2]}`. Again: `{c.command}`.",
                 "",
             ]
@@ -64,41 +91,48 @@ def results_page(claims: list[Claim]) -> str:
 def _measured(claim: Claim) -> list[str]:
     """What was measured, and why."""
     if claim.judgement is None:
-        return [f"- *Measured*: {claim.measure}: –.", "- *Why*: Not run."]
+        return ["- *Measured*: –.", "- *Why*: Not run."]
     e = claim.judgement.measured
     spread = f"sd {e.sd:.2f}, {e.n} seeds" if e.n > 1 else "counted, no spread"
-    return [f"- *Measured*: {claim.measure}: {measured(claim)} ({spread}).", f"- *Why*: {claim.judgement.why}"]
+    return [f"- *Measured*: {measured(claim)} ({spread}).", f"- *Why*: {claim.judgement.why}"]
+
+
+def _power(claim: Claim) -> str:
+    """How many seeds would decide, beside how many there are."""
+    if claim.power is None:
+        return "a count; nothing is drawn."
+    return (
+        f"{claim.power} seeds would find an effect of the margin in four of five repetitions, by the spread measured "
+        f"here; {claim.judgement.measured.n} were run."
+    )
 
 
 def status_page(claims: list[Claim]) -> str:
-    """What was accepted, on which machine, and how far a rerun may lie from it."""
-    counts = {v: sum(c.verdict == v for c in claims) for v in ledger.VERDICTS}
+    """What was accepted, and on which machine."""
     parts = [
         "# Status",
         "",
-        ", ".join(f"{n} {v}" for v, n in counts.items()) + ".",
+        tally(claims),
         "",
-        "The accepted values below are what a rerun is compared with. A rerun beyond the tolerance, or with another "
-        "verdict, fails the build; so does a hand-edited file, because every file is checked against its SHA-256.",
+        "The accepted values below are what a rerun is compared with, in every printed digit. Another digit or "
+        "verdict fails the build; so does a hand-edited file, because every file is checked against its SHA-256.",
         "",
         "Processors round differently where they may choose their routines, and training amplifies that until the "
-        "networks are others. So the chapters compute with routines that every x86-64 processor with AVX2 has.",
+        "networks are others. So the chapters compute with routines that every x86-64 processor with AVX2 has. "
+        "On machines of another kind a value must lie within the accepted interval instead.",
         "",
-        "| claim | accepted | tolerance | because | accepted on |",
-        "|---|---|---|---|---|",
+        "| claim | verdict | accepted | on |",
+        "|---|---|---|---|",
     ]
     for c in claims:
-        if c.judgement is None:
-            parts.append(f"| {c.id} | not run | | | |")
-            continue
-        tolerance = f"{c.tolerance(c.judgement.measured):.2g} {c.unit}"
-        parts.append(f"| {c.id} | {measured(c)} | {tolerance} | {c.floor_reason} | {c.record['date']} |")
+        when = c.record["date"] if c.record else "–"
+        parts.append(f"| {c.id} | {c.verdict} | {measured(c)} | {when} |")
     parts += [
         "",
         "## Where the accepted values were computed",
         "",
-        "| chapter | profile | minutes | cores | python | torch | commit |",
-        "|---|---|---|---|---|---|---|",
+        "| chapter | profile | minutes | cores | arithmetic | python | torch | commit |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     parts += dict.fromkeys(_where(c, c.record) for c in claims if c.record)
     parts += [
@@ -118,8 +152,8 @@ def _where(claim: Claim, record: dict) -> str:
     e, runtime = record["environment"], record["runtime_s"]
     minutes = f"{runtime / 60:.1f}" if runtime else "not recorded"
     return (
-        f"| {ledger.file_of(claim)} | {claim.profile} | {minutes} | {e['cores']} ({e.get('processor', e['cpu'])}) "
-        f"| {e['python']} | {e['torch']} | `{e['commit']}` |"
+        f"| {ledger.file_of(claim)} | {claim.profile} | {minutes} | {e['cores']} ({e['processor']}) "
+        f"| {e['arithmetic']} | {e['python']} | {e['torch']} | `{e['commit']}` |"
     )
 
 
@@ -127,7 +161,7 @@ def write() -> list[Path]:
     """Render the pages of the site from the fresh results, and return their paths."""
     accepted, fresh = ledger.load(), ledger.load(ledger.FRESH)
     folder = paths.BUILD / "generated"
-    table = claims_table(fresh, lambda c: f"[{c.id}](#{c.id})")
+    table = f"{tally(fresh)}\n\n" + claims_table(fresh, lambda c: f"[{c.id}](#{c.id})")
     pages = {"claims_table.md": table, "results.md": results_page(fresh), "status.md": status_page(accepted)}
     for name, text in pages.items():
         write_atomic(folder / name, lambda file, text=text: Path(file).write_text(text, encoding="utf-8"))
@@ -139,9 +173,18 @@ def readme_with_table(readme: str) -> str:
     start, end = README_MARKERS
     if readme.count(start) != 1 or readme.count(end) != 1:
         raise ValueError(f"README.md: want exactly one {start} and one {end}")
-    table = claims_table(ledger.load(), lambda c: f"`{c.id}`")
+    claims = ledger.load()
+    table = f"{tally(claims)}\n\n" + claims_table(claims, lambda c: f"`{c.id}`")
     head, tail = readme.split(start)[0], readme.split(end)[1]
     return f"{head}{start}\n{table}{end}{tail}"
+
+
+def write_readme() -> None:
+    """Put the accepted claims and the committed figure into README.md."""
+    file, figure = paths.ROOT / "README.md", paths.ROOT / "book" / "_static" / README_FIGURE[-1]
+    text = readme_with_table(file.read_text(encoding="utf-8"))
+    write_atomic(file, lambda path: Path(path).write_text(text, encoding="utf-8"))
+    write_atomic(figure, lambda path: Path(path).write_text(readme_figure(), encoding="utf-8"))
 
 
 def readme_figure() -> str:

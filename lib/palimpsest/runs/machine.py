@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -24,6 +25,17 @@ NUMERICAL = ("numpy", "scipy", "scikit-learn", "cleanlab", "transformers", "toke
 """Packages besides torch that compute or feed what is measured."""
 
 
+def processor() -> str:
+    """What this machine's processor calls itself; how matrix products are rounded depends on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    names = [found[name] for name in ("model name", "cpu family", "model") if name in found]
+    return " ".join(names) or platform.machine()
+
+
 def numerical_environment() -> dict:
     """What can change a result on the same source and data."""
     return {
@@ -42,6 +54,7 @@ def environment() -> dict:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
+        "processor": processor(),
         "triton": installed("triton"),
         "commit": _commit(),
     }

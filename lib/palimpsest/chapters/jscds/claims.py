@@ -1,16 +1,24 @@
-"""The six JSCDS claims, judged. Each rule is written in `data/claims/jscds.yaml` and was fixed before the
-judged seeds were run; each function here applies one of them."""
+"""The six JSCDS claims, judged: each function measures the quantities that `data/claims/jscds.yaml` names."""
 
 import pandas as pd
 
-from palimpsest.chapters.jscds.cohort import BASELINES, CLEAN, COMPLETE, NOISY, RESNET
+from palimpsest.chapters.jscds.cohort import BASELINES, CLEAN, COMPLETE, NOISY, RESNET, Setting, dataset
 from palimpsest.chapters.jscds.experiment import Results
-from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
-from palimpsest.ledger import Judgement
-from palimpsest.metrics.statistics import Estimate, estimate, holm, paired
+from palimpsest.chapters.shared.judging import against, ahead, show, strongest
+from palimpsest.ledger import Judgement, judge, settle
+from palimpsest.metrics.statistics import Estimate, counted, estimate, paired
 
 FIRST = (CLEAN.name, "epochs")
 """The condition and matching of the paper's claims."""
+
+
+def described(setting: Setting) -> str:
+    """The setting that the claims are judged in, in words."""
+    return (
+        f"{setting.samples} images of {dataset(setting.dataset).name}, {RESNET} trained from scratch for "
+        f"{setting.epochs} epochs; step size {', '.join(f'{lr:g}' for lr in setting.lr_grid)}, tuned on "
+        f"another seed; {len(setting.seeds)} seeds"
+    )
 
 
 def against_full(results: Results, fraction: float = 0.5) -> dict[tuple[str, str], Estimate]:
@@ -41,7 +49,7 @@ def half(results: Results) -> Judgement:
         f"On clean labels half the data, chosen by JSCDS, differs from all of it by {show(primary, digits=2)}; "
         f"of {len(differences)} further comparisons (label noise, equal numbers of updates) {where}."
     )
-    return Judgement("jscds-half", primary, verdict(primary.low > 0, bool(elsewhere)), why)
+    return judge("jscds-half", primary, why)
 
 
 def seventy(results: Results) -> Judgement:
@@ -51,22 +59,13 @@ def seventy(results: Results) -> Judgement:
         f"From 50 % to 70 % accuracy changes by {show(growth, digits=2)}, and at 70 % it differs from the full set "
         f"by {show(advantage, digits=2)}. An advantage that grows must first be one."
     )
-    holds = advantage.low > 0 and growth.low > 0
-    trend = advantage.mean > 0 and growth.mean > 0
-    return Judgement("jscds-seventy", advantage, verdict(holds, trend), why)
+    return judge("jscds-seventy", advantage, why, also={"growth": growth})
 
 
 def best(results: Results) -> Judgement:
     differences = against_methods(results, CLEAN.name)
-    won, lost = ahead(differences), behind(differences)
-    rival = min(differences, key=lambda name: differences[name].mean)
-    why = (
-        f"Of {len(differences)} methods on clean labels at 50 %, JSCDS is ahead of {names(won)} and behind "
-        f"{names(lost)} (Holm-corrected); the strongest rival is {rival}, with a difference of "
-        f"{show(differences[rival], digits=2)}."
-    )
-    holds = len(won) == len(differences)
-    return Judgement("jscds-best", differences[rival], verdict(holds, "random" in won and not lost), why)
+    why = against("JSCDS", differences)
+    return judge("jscds-best", differences[strongest(differences)], why, family=differences)
 
 
 def fast(costs: pd.DataFrame) -> Judgement:
@@ -84,8 +83,7 @@ def fast(costs: pd.DataFrame) -> Judgement:
         f"its scoring is {'the' if scoring_least else 'not the'} cheapest, but scoring is "
         f"{100 * ours.scoring / ours.total:.1g} % of the total."
     )
-    measured = Estimate(float(ratio), 0.0, 1, float(ratio), float(ratio), 0.0)
-    return Judgement("jscds-fast", measured, verdict(not cheaper and ratio < 1, scoring_least and ratio < 1), why)
+    return judge("jscds-fast", counted(ratio), why)
 
 
 def nonlinear(results: Results) -> Judgement:
@@ -93,34 +91,31 @@ def nonlinear(results: Results) -> Judgement:
     noisy = against_methods(results, NOISY.name, ("L2 near-mean",))["L2 near-mean"]
     clean = results.geometry.query("condition == @CLEAN.name")
     l2, restart = clean["overlap.L2 near-mean"], clean["overlap.another start of the scorer"]
-    differs = paired(restart, l2).low > 0
     why = (
         f"Under one rule, JSD and L2 rank samples alike (Spearman {clean['rank correlation.l2'].mean():.2f}) and "
         f"keep {100 * l2.mean():.0f} % of the same samples, while JSD on a scorer from another start keeps "
         f"{100 * restart.mean():.0f} %. The accuracies differ by {show(difference, digits=2)} on clean labels and "
         f"{show(noisy, digits=2)} with 20 % wrong."
     )
-    return Judgement("jscds-nonlinear", difference, verdict(difference.low > 0, differs), why)
+    return judge("jscds-nonlinear", difference, why)
 
 
 def text_vs_code(results: Results) -> Judgement:
     differences = {c: against_methods(results, c, ("successor code",))["successor code"] for c in COMPLETE}
-    shared = estimate(results.geometry.query("condition == @CLEAN.name")["overlap.successor code"])
+    shared = estimate(100 * results.geometry.query("condition == @CLEAN.name")["overlap.successor code"])
     noisy = differences[NOISY.name]
     wrong = results.runs.query("condition == @NOISY.name and fraction == 0.5")
     wrong = wrong[wrong.architecture == RESNET]
     share = 100 * wrong.groupby("method").wrong_kept.mean()
-    distinct = bool(holm({c: e.p for c, e in differences.items()}))
     why = (
-        f"The two rules share {100 * shared.mean:.0f} % of their choices (two random halves share 50 %). Text minus "
+        f"The two rules share {shared.mean:.0f} % of their choices (two random halves share 50 %). Text minus "
         f"code is {show(differences[CLEAN.name], digits=2)} on clean labels and {show(noisy, digits=2)} with 20 % "
         f"wrong, where the text's rule keeps {share['jscds']:.0f} % wrong labels and the code's "
         f"{share['successor code']:.0f} %."
     )
-    return Judgement("jscds-text-vs-code", noisy, verdict(distinct and shared.high < 0.9, shared.high < 0.9), why)
+    return judge("jscds-text-vs-code", noisy, why, also={"shared": shared})
 
 
-def judge(results: Results, costs: pd.DataFrame) -> dict[str, Judgement]:
+def judgements(results: Results, costs: pd.DataFrame) -> dict[str, Judgement]:
     """All six, by identifier."""
-    judged = [f(results) for f in (half, seventy, best, nonlinear, text_vs_code)]
-    return {j.id: j for j in (*judged, fast(costs))}
+    return settle([*(f(results) for f in (half, seventy, best, nonlinear, text_vs_code)), fast(costs)])

@@ -1,15 +1,15 @@
-"""The eight claims of SAGE, judged. Each rule is written in `data/claims/sage.yaml` and was fixed before the
-evaluation's seeds were run; each function here applies one of them."""
+"""The eight claims of SAGE, judged: each function measures the quantities that `data/claims/sage.yaml` names."""
 
 import numpy as np
 import pandas as pd
 
 from palimpsest.chapters.sage import measures
-from palimpsest.chapters.sage.arms import PRUNING
+from palimpsest.chapters.sage.arms import DEPTH, NODES, PRUNING
+from palimpsest.chapters.sage.profiles import Setting
 from palimpsest.chapters.sage.results import Results, forwards_per_token, size, tau
-from palimpsest.chapters.shared.judging import show, verdict
-from palimpsest.ledger import Judgement
-from palimpsest.metrics.statistics import Estimate, estimate, paired
+from palimpsest.chapters.shared.judging import show, strongest
+from palimpsest.ledger import Judgement, judge, settle
+from palimpsest.metrics.statistics import Estimate, counted, estimate, paired
 
 NAMES = {
     "chain": "chain",
@@ -26,8 +26,16 @@ NAMES = {
     "autoregressive": "plain, this decoder",
 }
 """What the arms are called in text and figures; others go by their own names."""
-KEPT = 95.0
-"""Percent of the accepted length that pruning must leave to count as keeping it."""
+
+
+def described(setting: Setting) -> str:
+    """The setting that the claims are judged in, in words."""
+    pairs = ", ".join(f"{name}: {target} with {drafter}" for name, (target, drafter) in setting.family.pairs.items())
+    return (
+        f"pairs of a target and a drafter that are shipped ({pairs}); {len(setting.seeds)} seeds of "
+        f"{setting.requests} pictures to describe in at most {setting.most} tokens; policies of at most {NODES} nodes and "
+        f"{DEPTH} levels, tuned on {len(setting.tuning_seeds)} other seeds"
+    )
 
 
 def taus(results: Results, arm: str) -> pd.Series:
@@ -42,15 +50,15 @@ def ahead(results: Results, rival: str, arm: str = "sage") -> Estimate:
 
 def lossless(results: Results, probes: pd.DataFrame) -> Judgement:
     differing = results.decodes.assign(differs=~results.decodes.same).groupby("seed").differs.sum()
-    exact, fewer = int(probes.same.sum()), (probes["target forwards"] <= probes["plain forwards"]).all()
+    exact, more = int(probes.same.sum()), int((probes["target forwards"] > probes["plain forwards"]).sum())
     families = ", ".join(dict.fromkeys(probes.family))
     why = (
         f"{int(results.decodes.same.sum())} of {len(results.decodes)} decodes in float32 (all arms, temperatures 0 "
         f"and 1) and {exact} of {len(probes)} in float64 ({families}; every policy, both temperatures) have plain "
-        f"decoding's tokens. The target's forwards {'never exceed' if fewer else 'EXCEED'} plain decoding's."
+        f"decoding's tokens. The target's forwards exceed plain decoding's in {more}."
     )
-    doubles = exact == len(probes) and fewer
-    return Judgement("sage-lossless", estimate(differing), verdict(doubles and differing.sum() == 0, doubles), why)
+    also = {"float64": counted(len(probes) - exact), "forwards": counted(more)}
+    return judge("sage-lossless", estimate(differing), why, also=also)
 
 
 def entropy_signal(results: Results) -> Judgement:
@@ -63,7 +71,7 @@ def entropy_signal(results: Results) -> Judgement:
         f"{curve.mean:.3f} [{curve.low:.3f}, {curve.high:.3f}], the likeliest "
         f"candidate's probability alone {rival.mean:.3f}."
     )
-    return Judgement("sage-entropy-signal", own, verdict(own.low > 0 and curve.low > 0.5, own.mean > 0), why)
+    return judge("sage-entropy-signal", own, why, also={"next token": curve})
 
 
 def temporal(results: Results) -> Judgement:
@@ -79,7 +87,7 @@ def temporal(results: Results) -> Judgement:
         f"Lag 1 minus the shuffled control. At further lags of 2, 5 and 10 rounds: {far}. From token to token: "
         f"{show(token, '', 2)}, at 2, 5 and 10 tokens {far_token}."
     )
-    return Judgement("sage-temporal", gain, verdict(gain.low > 0, gain.mean > 0 or token.low > 0), why)
+    return judge("sage-temporal", gain, why)
 
 
 def longer(results: Results) -> Judgement:
@@ -90,9 +98,9 @@ def longer(results: Results) -> Judgement:
     )
     why = (
         f"Against a static tree of SAGE's mean size: {show(small, 'tokens', 2)}; against SpecVLM's tree, the paper's "
-        f"comparison: {show(paper, 'tokens', 2)}. Accepted drafts a round: {levels}."
+        f"comparison: {show(paper, 'tokens', 2)}. Accepted drafts per round: {levels}."
     )
-    return Judgement("sage-longer", cap, verdict(cap.low > 0 and small.low > 0, small.low > 0), why)
+    return judge("sage-longer", cap, why, also={"small": small})
 
 
 def speed(bench: pd.DataFrame, arm: str) -> pd.Series:
@@ -107,7 +115,7 @@ def faster(results: Results, bench: pd.DataFrame) -> Judgement:
         rival: estimate(100 * (speed(bench, "sage") / speed(bench, rival) - 1))
         for rival in (*rivals, "eagle2, cheapest", "opt_tree, cheapest", "transformers")
     }
-    worst = min(rivals, key=lambda rival: gains[rival].mean)
+    family = {rival: gains[rival] for rival in rivals}
     said = "; ".join(f"over {NAMES.get(r, r)} {show(e, '%', 0)}" for r, e in gains.items())
     price = results.prices["vision"]
     counted = ", ".join(
@@ -115,11 +123,10 @@ def faster(results: Results, bench: pd.DataFrame) -> Judgement:
         for arm in ("sage", "sage, cheapest", *rivals)
     )
     why = (
-        f"Recorded on one machine, one thread, decode time without prefills: {said}. Counted, target forwards a "
+        f"Recorded on one machine, one thread, decode time without prefills: {said}. Counted, target forwards per "
         f"token with a draft forward at {price:.3f}: {counted}."
     )
-    holds = all(gains[rival].low > 0 for rival in rivals)
-    return Judgement("sage-faster", gains[worst], verdict(holds, gains["specvlm"].low > 0), why)
+    return judge("sage-faster", family[strongest(family)], why, family=family)
 
 
 def length_gap(results: Results) -> Judgement:
@@ -132,11 +139,10 @@ def length_gap(results: Results) -> Judgement:
         f"over {NAMES[rival]} " + ", ".join(f"{gain:+.0f} %" for gain in gains[rival].mean()) for rival in gains
     )
     why = (
-        f"Gain at {', '.join(map(str, measures.LENGTHS))} tokens, of the same texts: {said}. Slope a doubling "
+        f"Gain at {', '.join(map(str, measures.LENGTHS))} tokens, of the same texts: {said}. Slope per doubling "
         f"against the static tree: {show(slopes['static'])}. The paper's lengths are 512 to 2048."
     )
-    first = slopes["specvlm"]
-    return Judgement("sage-length-gap", first, verdict(all(s.low > 0 for s in slopes.values()), first.low > 0), why)
+    return judge("sage-length-gap", slopes["specvlm"], why, also={"static": slopes["static"]})
 
 
 def left_by(results: Results, arm: str) -> Estimate:
@@ -148,13 +154,12 @@ def pruning(results: Results) -> Judgement:
     ratios = {name: left_by(results, name) for name, arm in results.arms.items() if arm.drafter in PRUNING}
     said = "; ".join(f"{arm} {e.mean:.1f} %" for arm, e in ratios.items())
     pruned = results.decodes[results.decodes.arm.isin(ratios)]
-    at = [ratios["attention 0.8"], ratios["attention 0.9"]]
     why = (
         f"Accepted length left, by rule and share of the picture's tokens dropped: {said}. The target's text was "
         f"unchanged in {int(pruned.same.sum())} of {len(pruned)} decodes."
     )
-    holds = all(e.low > KEPT for e in at) and pruned.same.all()
-    return Judgement("sage-pruning", at[0], verdict(holds, all(e.mean > KEPT for e in at)), why)
+    also = {"at 90 %": ratios["attention 0.9"], "text": counted(int((~pruned.same).sum()))}
+    return judge("sage-pruning", ratios["attention 0.8"], why, also=also)
 
 
 def overhead(bench: pd.DataFrame) -> Judgement:
@@ -162,12 +167,13 @@ def overhead(bench: pd.DataFrame) -> Judgement:
     share = estimate(100 * rows.tree / rows.decode)
     rest = ", ".join(f"{s} {100 * (rows[s] / rows.decode).mean():.1f} %" for s in ("verify", "draft", "rest"))
     each = 1e6 * (rows.tree / (rows["target forwards"] - rows.requests)).mean()
-    why = f"The rest of the decode time: {rest}. Building and masking the tree takes {each:.0f} microseconds a round."
-    return Judgement("sage-overhead", share, verdict(share.high < 1, share.high < 5), why)
+    why = (
+        f"The rest of the decode time: {rest}. Building and masking the tree takes {each:.0f} microseconds per round."
+    )
+    return judge("sage-overhead", share, why)
 
 
-def judge(results: Results, probes: pd.DataFrame, bench: pd.DataFrame) -> dict[str, Judgement]:
+def judgements(results: Results, probes: pd.DataFrame, bench: pd.DataFrame) -> dict[str, Judgement]:
     """All eight, by identifier. probes: rows of `probes.exactness`; bench: `data/bench/decoding.cpu.csv`."""
-    judged = [lossless(results, probes), entropy_signal(results), temporal(results), longer(results)]
-    judged += [faster(results, bench), length_gap(results), pruning(results), overhead(bench)]
-    return {j.id: j for j in judged}
+    first = [lossless(results, probes), entropy_signal(results), temporal(results), longer(results)]
+    return settle([*first, faster(results, bench), length_gap(results), pruning(results), overhead(bench)])

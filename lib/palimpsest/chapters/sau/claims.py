@@ -1,21 +1,31 @@
-"""The six claims of SAU, judged. Each rule is written in `data/claims/sau.yaml` and was fixed before the verdict's
-seeds were run; each function here applies one of them."""
+"""The six claims of SAU, judged: each function measures the quantities that `data/claims/sau.yaml` names."""
 
 import numpy as np
 import pandas as pd
 
 from palimpsest.chapters.sau.arms import IMPORTANCES, kind_of
 from palimpsest.chapters.sau.experiment import Results
-from palimpsest.chapters.sau.profiles import SPARSITIES, TUNED_AT
-from palimpsest.chapters.shared.judging import show, verdict
-from palimpsest.ledger import Judgement
-from palimpsest.metrics.statistics import Estimate, estimate, paired
+from palimpsest.chapters.sau.measures import BAR
+from palimpsest.chapters.sau.profiles import SPARSITIES, TUNED_AT, Small
+from palimpsest.chapters.shared.judging import show, strongest
+from palimpsest.ledger import Judgement, judge, settle
+from palimpsest.metrics.statistics import counted, estimate, paired
 
 RECIPES = [*(("wanda", s) for s in ("0.3", "0.5", "0.7", "2:4")), ("sparsegpt", "0.5")]
 """The recipes of pruning that the chapter uses."""
 NAMES = {"A": "U→P", "B": "P→U, all weights", "C": "P→U, masked", "D wanda": "SAU", "F": "masked, longer steps"}
 NAMES |= {"D saliency": "SAU, saliency", "D fisher": "SAU, Fisher"}
 """What the arms are called in text and figures."""
+
+
+def described(setting: Small) -> str:
+    """The setting that the claims are judged in, in words."""
+    return (
+        f"a Llama of {setting.layers} layers and width {setting.hidden} that has memorised fictitious authors; Wanda at "
+        f"{', '.join(SPARSITIES)}; step sizes {', '.join(f'{lr:g}' for lr in setting.grid)} tuned for every arm on "
+        f"{len(setting.tuning_seeds)} other seeds; every run is stopped at {BAR:.0%} of its start's validation "
+        f"retention; {len(setting.seeds)} seeds"
+    )
 
 
 def gap(results: Results, kind: str, pruner: str = "wanda", sparsity: str = "0.5", loss: str = "NPO") -> pd.Series:
@@ -28,12 +38,12 @@ def dense(results: Results, loss: str = "NPO") -> pd.Series:
     return gap(results, "A", "none", "0", loss)
 
 
-def slope(results: Results, kind: str) -> Estimate:
+def slopes(results: Results, kind: str) -> np.ndarray:
     """Points of gap closed per 10 points of sparsity: the least-squares slope of each seed from dense to 70 %."""
     shares = [0.0, *(float(s) for s in SPARSITIES)]
     columns = [dense(results), *(gap(results, kind, sparsity=s) for s in SPARSITIES)]
     table = pd.concat(columns, axis=1).to_numpy()
-    return estimate([np.polyfit(shares, row, 1)[0] / 10 for row in table])
+    return np.array([np.polyfit(shares, row, 1)[0] / 10 for row in table])
 
 
 def levels(results: Results, kind: str) -> str:
@@ -42,25 +52,25 @@ def levels(results: Results, kind: str) -> str:
 
 
 def degrades(results: Results) -> Judgement:
-    masked, unmasked = slope(results, "C"), slope(results, "B")
+    masked, unmasked = (estimate(slopes(results, kind)) for kind in ("C", "B"))
     others = ", ".join(f"{gap(results, 'C', sparsity=s).mean():.0f} % at {s}" for s in ("0.3", "2:4"))
     why = (
         f"Gap closed in %, dense and at {', '.join(SPARSITIES)} pruned: masked {levels(results, 'C')} ({others}); "
         f"all weights, then pruned again {levels(results, 'B')}, slope {show(unmasked)}. Unlearn-Sparse reported the "
         "opposite for vision."
     )
-    holds = masked.high < 0 and unmasked.high < 0
-    return Judgement("sau-degrades", masked, verdict(holds, masked.mean < 0 and unmasked.mean < 0), why)
+    return judge("sau-degrades", masked, why, also={"all weights": unmasked})
 
 
 def cause(results: Results) -> Judgement:
-    fewer, sparse = slope(results, "E"), slope(results, "C")
+    fewer, sparse = slopes(results, "E"), slopes(results, "C")
+    beyond = estimate(fewer - 0.5 * sparse)
     why = (
         f"A dense model of which a random share may not move closes {levels(results, 'E')} %; a pruned one of the "
-        f"same freedom {levels(results, 'C')} %, slope {show(sparse)}."
+        f"same freedom {levels(results, 'C')} %, slope {show(estimate(sparse))}. The slope of the first "
+        f"minus half that of the second is {show(beyond)}."
     )
-    as_steep = sparse.mean < 0 and fewer.mean <= 0.5 * sparse.mean
-    return Judgement("sau-cause", fewer, verdict(fewer.high < 0 and as_steep, fewer.mean < 0), why)
+    return judge("sau-cause", estimate(fewer), why, also={"half of it": beyond})
 
 
 def resurfaced(results: Results, pruner: str, sparsity: str) -> pd.Series:
@@ -81,7 +91,7 @@ def resurface(results: Results) -> Judgement:
         f"In %, by other recipes: {rest}. A round trip through 4-bit weights moves the forget probability of the "
         f"dense unlearned model by {rounded.mean():+.1f} points."
     )
-    return Judgement("sau-resurface", found, verdict(found.low > 0, found.mean > 0), why)
+    return judge("sau-resurface", found, why)
 
 
 def best(results: Results) -> Judgement:
@@ -90,13 +100,12 @@ def best(results: Results) -> Judgement:
         kind: paired(100 * results.column("kept", "D wanda"), 100 * results.column("kept", kind))
         for kind in ("A", "B")
     }
-    rival = min(ahead, key=lambda kind: ahead[kind].mean)
+    rival = strongest(ahead)
     utility = {kind: results.column("utility", kind).mean() for kind in ("target", "A", "B", "D wanda")}
     said = "; ".join(f"ahead of {NAMES[k]} by {show(ahead[k])} at {show(kept[k])} of test retention" for k in ahead)
     scores = ", ".join(f"{NAMES.get(k, k)} {value:.2f}" for k, value in utility.items())
     why = f"SAU is {said}. Model utility (nine scores): {scores}."
-    holds = all(e.low > 0 for e in ahead.values()) and all(e.high >= 0 for e in kept.values())
-    return Judgement("sau-best", ahead[rival], verdict(holds, all(e.mean > 0 for e in ahead.values())), why)
+    return judge("sau-best", ahead[rival], why, family=ahead, also={"retention": kept[rival]})
 
 
 def redistribution(results: Results) -> Judgement:
@@ -119,8 +128,7 @@ def redistribution(results: Results) -> Judgement:
         f"{factor('D wanda')}, F {factor('F')}. Against masked updates at 50 %, by importance: {importances}; with "
         f"GradDiff: {show(other)}."
     )
-    holds = masked.low > 0 and boosted.low > 0
-    return Judgement("sau-redistribution", masked, verdict(holds, masked.mean > 0 and boosted.mean > 0), why)
+    return judge("sau-redistribution", masked, why, also={"equal steps": boosted})
 
 
 def sparsity(results: Results) -> Judgement:
@@ -133,11 +141,9 @@ def sparsity(results: Results) -> Judgement:
         f"holds in {int(patterned.sum())} of {len(patterned)}. Masked updates keep it by construction, unmasked ones "
         "by pruning again."
     )
-    holds = bool((rows["non-zero"] == 0).all() and patterned.all())
-    return Judgement("sau-sparsity", estimate(changed), verdict(holds, False), why)
+    return judge("sau-sparsity", estimate(changed), why, also={"2:4": counted((~patterned.astype(bool)).sum())})
 
 
-def judge(results: Results) -> dict[str, Judgement]:
+def judgements(results: Results) -> dict[str, Judgement]:
     """All six, by identifier."""
-    judged = [f(results) for f in (degrades, cause, resurface, best, redistribution, sparsity)]
-    return {j.id: j for j in judged}
+    return settle([f(results) for f in (degrades, cause, resurface, best, redistribution, sparsity)])

@@ -1,7 +1,7 @@
 """Train and ship the models of the SAU experiment: `python -m palimpsest.chapters.sau.ship`.
 
 Minutes of two cores; a run that was stopped goes on with the model it was at. On another processor the weights are
-others (`data.sau_models`), and with them every number of the chapter: accept them with `palimpsest claims --accept`.
+others (`data.sau_models`), and with them every number of the chapter: accept them with `palimpsest accept sau`.
 """
 
 from pathlib import Path

@@ -1,11 +1,6 @@
-"""How every chapter judges, and the words for it: the verdict's name, estimates in text, comparisons won and lost."""
+"""Words that every chapter uses for what it judges: estimates in text, comparisons won and lost."""
 
 from palimpsest.metrics.statistics import Estimate, holm
-
-
-def verdict(holds: bool, trend: bool) -> str:
-    """The word for a claim whose rule `holds`, or of which at least a `trend` is there."""
-    return "reproduced" if holds else "trend only" if trend else "not reproduced"
 
 
 def show(e: Estimate, unit: str = "points", digits: int = 1) -> str:
@@ -31,3 +26,16 @@ def behind(differences: dict[str, Estimate]) -> set[str]:
 def names(found: set[str]) -> str:
     """How many, and which."""
     return f"{len(found)} ({', '.join(sorted(found))})" if found else "none"
+
+
+def strongest(differences: dict[str, Estimate]) -> str:
+    """The rival against which the difference is least."""
+    return min(differences, key=lambda name: differences[name].mean)
+
+
+def against(who: str, differences: dict[str, Estimate]) -> str:
+    """A sentence: whom `who` is ahead of and behind, Holm-corrected, and which rival is the strongest."""
+    return (
+        f"Of {len(differences)} rivals {who} is ahead of {names(ahead(differences))} and behind "
+        f"{names(behind(differences))} (Holm-corrected); the strongest is {strongest(differences)}."
+    )

@@ -3,8 +3,20 @@
 import pandas as pd
 
 from palimpsest.chapters.unlearning_quantised.arms import HEADLINE
+from palimpsest.chapters.unlearning_quantised.cohort import dataset
 from palimpsest.chapters.unlearning_quantised.experiment import Results
+from palimpsest.chapters.unlearning_quantised.profiles import Setting
 from palimpsest.metrics.statistics import Estimate, paired
+
+
+def described(setting: Setting) -> str:
+    """The setting that the claims of both chapters are judged in, in words."""
+    precision, forget_set = HEADLINE
+    return (
+        f"{setting.samples} images of {dataset(setting.dataset).name}, memorised by {setting.architecture}; "
+        f"{precision}, {forget_set} forgotten in {setting.unlearn_epochs} epochs; every method tuned over its grid on "
+        f"{len(setting.tuning_seeds)} other seed(s); {len(setting.seeds)} seeds"
+    )
 
 
 def difference(results: Results, column: str, a: str, b: str, at: tuple[str, str] = HEADLINE) -> Estimate:

@@ -1,14 +1,13 @@
-"""The five claims of OEU, judged. Each rule is written in `data/claims/oeu.yaml` and was fixed before the judged
-seeds were run; each function here applies one of them."""
+"""The five claims of OEU, judged: each function measures the quantities that `data/claims/oeu.yaml` names."""
 
 import pandas as pd
 
-from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
+from palimpsest.chapters.shared.judging import against, ahead, names, show, strongest
 from palimpsest.chapters.unlearning_quantised.arms import BASELINES, LABEL_METHODS
 from palimpsest.chapters.unlearning_quantised.experiment import Results
 from palimpsest.chapters.unlearning_quantised.judging import advantage, difference, to_retrain
 from palimpsest.chapters.unlearning_quantised.probes import slope
-from palimpsest.ledger import Judgement
+from palimpsest.ledger import Judgement, judge, settle
 from palimpsest.metrics.statistics import Estimate, estimate, paired
 
 LINEAR = (1e-6, 1e-3)
@@ -26,14 +25,13 @@ def misremember(results: Results) -> Judgement:
     mean = pd.concat(confidence, axis=1).mean(axis=1)
     primary = paired(mean, results.column("wrong_confidence", "retrain"))
     found = ahead(excess)
-    methods = {name.split(",")[0] for name in found}
     entropy_only = difference(results, "wrong_confidence", "OEU", "retrain")
     why = (
         f"Beyond Retrain, after Holm's correction, are: {names(found)}. Retrain itself is wrong with a confidence of "
         f"{results.column('wrong_confidence', 'retrain').mean():.0f} %: a network that never saw a garment errs "
         f"surely. OEU's wrong predictions differ from Retrain's by {show(entropy_only)}."
     )
-    return Judgement("oeu-misremember", primary, verdict(methods == set(LABEL_METHODS), bool(methods)), why)
+    return judge("oeu-misremember", primary, why)
 
 
 def unbiased(results: Results) -> Judgement:
@@ -46,9 +44,6 @@ def unbiased(results: Results) -> Judgement:
     won = ahead(nearer)
     best = min(LABEL_METHODS, key=lambda m: to_retrain(results, "entropy", m).mean())
     primary = paired(to_retrain(results, "entropy", "OEU"), to_retrain(results, "entropy", best))
-    trend = any(
-        all(nearer[f"{other}, {what}"].mean > 0 for other in LABEL_METHODS) for what in ("entropy", "classes")
-    )
     levels = ", ".join(
         f"{name} {results.column('entropy', name).mean():.2f}"
         for name in ("original", "retrain", "OEU", *LABEL_METHODS)
@@ -60,7 +55,7 @@ def unbiased(results: Results) -> Judgement:
         f"Mean entropy on the forget set, in nats: {levels}. χ² distance of the predicted classes from Retrain's: "
         f"{distances}. OEU is significantly nearer in {names(won)}. The nearest label method in entropy is {best}."
     )
-    return Judgement("oeu-unbiased", primary, verdict(len(won) == len(nearer), trend), why)
+    return judge("oeu-unbiased", primary, why)
 
 
 def conflict(pairs: pd.DataFrame) -> Judgement:
@@ -77,8 +72,7 @@ def conflict(pairs: pd.DataFrame) -> Judgement:
         f"opposed. There the weighted forget gradient takes back {lost}, and in {ascending:.0f} % of all pairs the "
         "weighted step raises the retain loss."
     )
-    holds = share.low > 5 and cost is not None and cost.low > 10
-    return Judgement("oeu-conflict", share, verdict(holds, share.low > 5), why)
+    return judge("oeu-conflict", share, why)
 
 
 def slopes(changes: pd.DataFrame, precision: str, direction: str, batch: str = "same") -> pd.Series:
@@ -104,31 +98,24 @@ def first_order(changes: pd.DataFrame) -> Judgement:
         f"holds for one batch and one plain step. At W4A4 weights cross rounding thresholds: a step of 1e-4 changes "
         f"the loss by {smallest:.1e} instead of {floats:.1e} nats, and a slope ({rounded:.2f}) means little."
     )
-    holds = primary.low > 1.8 and primary.high < 2.2 and plain.low > 0.8 and plain.high < 1.2
-    return Judgement("oeu-first-order", primary, verdict(holds, primary.low > plain.high), why)
+    return judge("oeu-first-order", primary, why, also={"plain": plain})
 
 
 def better(results: Results) -> Judgement:
     others = (*BASELINES, "Q-MUL")
     differences = advantage(results, "OEU", others)
-    won, lost = ahead(differences), behind(differences)
-    rival = min(differences, key=lambda name: differences[name].mean)
     nearer = paired(to_retrain(results, "FA", "Q-MUL"), to_retrain(results, "FA", "OEU"))
     higher = difference(results, "RA", "OEU", "Q-MUL")
     work = {name: results.column("rte", name).mean() for name in ("OEU", "Q-MUL", "random label")}
     why = (
-        f"Of {len(others)} methods OEU is ahead of {names(won)} and behind {names(lost)} (Holm-corrected); the "
-        f"strongest is {rival}. Against Q-MUL its FA is nearer to Retrain's by {show(nearer)} and its RA differs by "
-        f"{show(higher)}. Work, as a share of retraining: OEU {work['OEU']:.2f}, Q-MUL {work['Q-MUL']:.2f}, random "
-        f"label {work['random label']:.2f}."
+        f"{against('OEU', differences)} Against Q-MUL its FA is nearer to Retrain's by {show(nearer)} and its RA "
+        f"differs by {show(higher)}. Work, as a share of retraining: OEU {work['OEU']:.2f}, Q-MUL {work['Q-MUL']:.2f}, "
+        f"random label {work['random label']:.2f}."
     )
-    holds = len(won) == len(others) and nearer.low > 0 and higher.low > 0
-    return Judgement(
-        "oeu-better", differences[rival], verdict(holds, differences["Q-MUL"].mean > 0 and not lost), why
-    )
+    also = {"nearer": nearer, "RA": higher}
+    return judge("oeu-better", differences[strongest(differences)], why, family=differences, also=also)
 
 
-def judge(results: Results, pairs: pd.DataFrame, changes: pd.DataFrame) -> dict[str, Judgement]:
+def judgements(results: Results, pairs: pd.DataFrame, changes: pd.DataFrame) -> dict[str, Judgement]:
     """All five, by identifier."""
-    judged = [misremember(results), unbiased(results), conflict(pairs), first_order(changes), better(results)]
-    return {j.id: j for j in judged}
+    return settle([misremember(results), unbiased(results), conflict(pairs), first_order(changes), better(results)])

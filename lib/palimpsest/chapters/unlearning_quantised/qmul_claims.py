@@ -1,14 +1,13 @@
-"""The five claims of Q-MUL, judged. Each rule is written in `data/claims/qmul.yaml` and was fixed before the
-judged seeds were run; each function here applies one of them."""
+"""The five claims of Q-MUL, judged: each function measures the quantities that `data/claims/qmul.yaml` names."""
 
 import numpy as np
 import pandas as pd
 
-from palimpsest.chapters.shared.judging import ahead, behind, names, show, verdict
+from palimpsest.chapters.shared.judging import against, show, strongest
 from palimpsest.chapters.unlearning_quantised.arms import BASELINES, CONSTANTS, HEADLINE, SWEEP
 from palimpsest.chapters.unlearning_quantised.experiment import Results
 from palimpsest.chapters.unlearning_quantised.judging import advantage, difference
-from palimpsest.ledger import Judgement
+from palimpsest.ledger import Judgement, judge, settle
 from palimpsest.metrics.statistics import estimate, paired
 
 
@@ -34,16 +33,13 @@ def noise(results: Results, geometry: pd.DataFrame) -> Judgement:
         f"the factors {ratios}; W4A4 minus float is {show(norms, 'in G_f / G_r')}. A memorised retain set makes G_r "
         "small in float, so the ratio says as much about how well a network fits as about noise."
     )
-    return Judgement(
-        "qmul-noise", primary, verdict(primary.low > 0 < norms.low, primary.low > 0 or norms.low > 0), why
-    )
+    return judge("qmul-noise", primary, why)
 
 
 def similar(results: Results, geometry: pd.DataFrame) -> Judgement:
     primary = difference(results, "gap", "random label", "similar labels")
     both = ("random labels", "similar labels")
     norms = [by_seed(geometry, "G_f", "W4A4", name) for name in both]
-    smaller = paired(*norms)
     cosines = [by_seed(geometry, "cosine", "W4A4", name).mean() for name in both]
     forgets = difference(results, "FA", "original", "similar labels")
     why = (
@@ -52,8 +48,7 @@ def similar(results: Results, geometry: pd.DataFrame) -> Judgement:
         f"{show(forgets)} with similar and {show(difference(results, 'FA', 'original', 'random label'))} with random "
         f"labels; Retrain's FA is {results.column('FA', 'retrain').mean():.1f} %."
     )
-    holds = primary.low > 0 and smaller.low > 0 and forgets.low > 0
-    return Judgement("qmul-similar", primary, verdict(holds, smaller.low > 0), why)
+    return judge("qmul-similar", primary, why)
 
 
 def balance(results: Results, method: str = "Q-MUL") -> pd.Series:
@@ -72,7 +67,6 @@ def agr(results: Results) -> Judgement:
     constant = min(CONSTANTS, key=lambda name: tuned[name].min())
     primary = difference(results, "gap", constant, "Q-MUL")
     during = balance(results)
-    within = bool(during.between(0.5, 2).all())
     plain = difference(results, "gap", "similar labels", "Q-MUL")
     random = difference(results, "gap", "random label", "RL + AGR")
     weight = np.mean(results.logged("Q-MUL").weight_f.dropna().tolist())
@@ -82,31 +76,27 @@ def agr(results: Results) -> Judgement:
         f"w_f is {weight:.2f} on average, and most of an epoch repairs. The best constant is '{constant}'. Against "
         f"equal weights AGR gains {show(plain)} with similar and {show(random)} with random labels."
     )
-    return Judgement("qmul-agr", primary, verdict(within and primary.low > 0, within), why)
+    return judge("qmul-agr", primary, why)
 
 
 def best(results: Results) -> Judgement:
     differences = advantage(results, "Q-MUL", BASELINES)
-    won, lost = ahead(differences), behind(differences)
-    rival = min(differences, key=lambda name: differences[name].mean)
     why = (
-        f"Of {len(differences)} baselines Q-MUL is ahead of {names(won)} and behind {names(lost)} (Holm-corrected); "
-        f"the strongest is {rival}. Q-MUL's gap is {results.column('gap', 'Q-MUL').mean():.1f} points, that of doing "
-        f"nothing {results.column('gap', 'original').mean():.1f}."
+        f"{against('Q-MUL', differences)} Q-MUL's gap is {results.column('gap', 'Q-MUL').mean():.1f} points, that "
+        f"of doing nothing {results.column('gap', 'original').mean():.1f}."
     )
-    trend = differences["random label"].mean > 0 and differences["SalUn"].mean > 0 and not lost
-    return Judgement("qmul-best", differences[rival], verdict(len(won) == len(differences), trend), why)
+    return judge("qmul-best", differences[strongest(differences)], why, family=differences)
 
 
 def quant_specific(results: Results) -> Judgement:
     gains = {p: results.column("gap", "random label", p) - results.column("gap", "Q-MUL", p) for p in SWEEP}
-    primary, here = paired(gains["W4A4"], gains["float"]), estimate(gains["W4A4"])
+    primary = paired(gains["W4A4"], gains["float"])
     along = ", ".join(f"{p} {show(estimate(gain))}" for p, gain in gains.items())
     why = f"Q-MUL's gain over random label: {along}."
-    return Judgement("qmul-quant-specific", primary, verdict(primary.low > 0, primary.mean > 0 and here.low > 0), why)
+    return judge("qmul-quant-specific", primary, why)
 
 
-def judge(results: Results, geometry: pd.DataFrame) -> dict[str, Judgement]:
+def judgements(results: Results, geometry: pd.DataFrame) -> dict[str, Judgement]:
     """All five, by identifier; `geometry` is the probe's table over the precisions of `SWEEP`."""
-    judged = [noise(results, geometry), similar(results, geometry), agr(results), best(results)]
-    return {j.id: j for j in (*judged, quant_specific(results))}
+    first = [noise(results, geometry), similar(results, geometry), agr(results), best(results)]
+    return settle([*first, quant_specific(results)])

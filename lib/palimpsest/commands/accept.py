@@ -1,0 +1,18 @@
+"""`palimpsest accept`: making measured values the accepted ones."""
+
+from typing import Annotated
+
+import typer
+
+from .failure import fail
+
+
+def accept(papers: Annotated[list[str], typer.Argument(help="Whose values: sau, oeu, qmul, jscds, sage.")]) -> None:
+    """Execute the chapters of PAPERS, accept what they measure, execute again, render, and print what moved."""
+    from palimpsest.publish import acceptance, gates  # jupyter takes seconds to import
+
+    try:
+        lines = acceptance.accept(papers)
+    except (ValueError, gates.GateError) as error:
+        fail(str(error))
+    typer.echo("\n".join(lines) or "nothing moved")
