@@ -11,7 +11,7 @@ from palimpsest.publish import gates, pages
 
 def chapters(papers: list[str]) -> dict[str, str]:
     """The chapter of each paper, by the stem of its files, such as `04_jscds` of `jscds`; ValueError for another."""
-    known = {ledger.file_of(claim): claim.cell.partition("#")[0] for claim in ledger.load()}
+    known = {ledger.file_of(claim): claim.cell.partition("#")[0] for claim in ledger.claims().values()}
     for paper in papers:
         if paper not in known:
             raise ValueError(f"papers: got {paper!r}, want some of {sorted(known)}")
@@ -40,7 +40,7 @@ def accept(papers: list[str]) -> list[str]:
 
 def cold_seconds() -> dict[str, float]:
     """By paper, how long its chapter took when it last found nothing in the cache; without it where it never did."""
-    known = {claim.cell.partition("#")[0]: ledger.file_of(claim) for claim in ledger.load()}
+    known = {claim.cell.partition("#")[0]: ledger.file_of(claim) for claim in ledger.claims().values()}
     files = {paper: gates.EXECUTED / f"{chapter}.seconds" for chapter, paper in known.items()}
     return {paper: float(file.read_text()) for paper, file in files.items() if file.exists()}
 

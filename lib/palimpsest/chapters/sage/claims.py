@@ -33,8 +33,8 @@ def described(setting: Setting) -> str:
     pairs = ", ".join(f"{name}: {target} with {drafter}" for name, (target, drafter) in setting.family.pairs.items())
     return (
         f"pairs of a target and a drafter that are shipped ({pairs}); {len(setting.seeds)} seeds of "
-        f"{setting.requests} pictures to describe in at most {setting.most} tokens; policies of at most {NODES} nodes and "
-        f"{DEPTH} levels, tuned on {len(setting.tuning_seeds)} other seeds"
+        f"{setting.requests} pictures to describe in at most {setting.most} tokens; policies of at most {NODES} "
+        f"nodes and {DEPTH} levels, tuned on {len(setting.tuning_seeds)} other seeds"
     )
 
 

@@ -14,8 +14,8 @@ def described(setting: Setting) -> str:
     precision, forget_set = HEADLINE
     return (
         f"{setting.samples} images of {dataset(setting.dataset).name}, memorised by {setting.architecture}; "
-        f"{precision}, {forget_set} forgotten in {setting.unlearn_epochs} epochs; every method tuned over its grid on "
-        f"{len(setting.tuning_seeds)} other seed(s); {len(setting.seeds)} seeds"
+        f"{precision}, {forget_set} forgotten in {setting.unlearn_epochs} epochs; every method tuned over its grid "
+        f"on {len(setting.tuning_seeds)} other seed(s); {len(setting.seeds)} seeds"
     )
 
 

@@ -109,8 +109,8 @@ def better(results: Results) -> Judgement:
     work = {name: results.column("rte", name).mean() for name in ("OEU", "Q-MUL", "random label")}
     why = (
         f"{against('OEU', differences)} Against Q-MUL its FA is nearer to Retrain's by {show(nearer)} and its RA "
-        f"differs by {show(higher)}. Work, as a share of retraining: OEU {work['OEU']:.2f}, Q-MUL {work['Q-MUL']:.2f}, "
-        f"random label {work['random label']:.2f}."
+        f"differs by {show(higher)}. Work, as a share of retraining: OEU {work['OEU']:.2f}, Q-MUL "
+        f"{work['Q-MUL']:.2f}, random label {work['random label']:.2f}."
     )
     also = {"nearer": nearer, "RA": higher}
     return judge("oeu-better", differences[strongest(differences)], why, family=differences, also=also)
