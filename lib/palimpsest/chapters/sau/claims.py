@@ -22,8 +22,8 @@ def described(setting: Small) -> str:
     """The setting that the claims are judged in, in words."""
     return (
         f"a Llama of {setting.layers} layers and width {setting.hidden} that has memorised fictitious authors; Wanda "
-        f"at {', '.join(SPARSITIES)}; step sizes {', '.join(f'{lr:g}' for lr in setting.grid)} tuned for every arm on "
-        f"{len(setting.tuning_seeds)} other seeds; every run is stopped at {BAR:.0%} of its start's validation "
+        f"at {', '.join(SPARSITIES)}; step sizes {', '.join(f'{lr:g}' for lr in setting.grid)} tuned for every arm "
+        f"on {len(setting.tuning_seeds)} other seeds; every run is stopped at {BAR:.0%} of its start's validation "
         f"retention; {len(setting.seeds)} seeds"
     )
 
