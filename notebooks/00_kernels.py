@@ -49,36 +49,27 @@ seed = 0
 import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 
 # isort: split
-import os
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
-
 import functools
 import inspect
 import math
-import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 import triton
 import triton.language as tl
 from IPython.display import Markdown
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from palimpsest import figures, kernels, runs
+from palimpsest import figures, kernels
 from palimpsest.chapters.kernels import figures as draw
-from palimpsest.chapters.shared.profiles import choose
+from palimpsest.chapters.shared import page
 from palimpsest.kernels.softmax_entropy import chunked, reference
 from palimpsest.kernels.softmax_entropy import triton as library
 from palimpsest.kernels.tolerances import admitted_error, tolerance
 
-lengths = choose(
+lengths = page.begin(
     profile,
     {
         "smoke": (16, 256),
@@ -88,10 +79,6 @@ lengths = choose(
 )
 device = "cuda" if torch.cuda.is_available() else "cpu"
 generator = torch.Generator().manual_seed(seed)
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
-# The interpreter computes masked lanes too, and numpy warns of results nobody stores.
-warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")
 
 # %% [markdown]
 # ## Notation
@@ -836,15 +823,10 @@ print(f"autograd moves {traffic.moved / many.nbytes:.1f} matrices")
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment["commit"]  # it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-}
+measured = {}
 for machine, table in bench.items():
     recorded = table[["device", "date"]].drop_duplicates().itertuples(index=False)
-    environment[f"benchmarks recorded, {machine}"] = (
+    measured[f"benchmarks recorded, {machine}"] = (
         "; ".join(f"{row.date} on {row.device}" for row in recorded) or "not run"
     )
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+page.provenance(profile, None, measured)

@@ -42,35 +42,25 @@ import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 
 # isort: split
 import json
-import os
 import warnings
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
+from itertools import chain
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # bars are text here
 
-from itertools import chain
-
 import pandas as pd
+import torch
 
-from palimpsest import figures, kernels, ledger, runs
+from palimpsest import figures, kernels, runs
 from palimpsest.chapters.sau import claims, experiment, probes, tables
 from palimpsest.chapters.sau import figures as draw
 from palimpsest.chapters.sau.cohort import gather
 from palimpsest.chapters.sau.profiles import FULL_CPU, PROFILES, SPARSITIES
-from palimpsest.chapters.shared import records
+from palimpsest.chapters.shared import page, records
 from palimpsest.data import manifest
 from palimpsest.metrics.statistics import estimate
 from palimpsest.unlearning.language import redistribution
 
-setting = PROFILES[profile]
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
+setting = page.begin(profile, PROFILES)
 
 # %% [markdown]
 # ## Notation
@@ -551,38 +541,26 @@ figures.table(tables.fact_answers(reports))
 # in the table after the last.
 
 # %% tags=["claim-degrades", "nbval-check-output"]
-judged = claims.judge(results) if profile != "smoke" else {}
-
-
-def verdict(claim):
-    print(
-        ledger.report(judged[claim])
-        if judged
-        else f"{claim}: not judged at profile {profile}"
-    )
-
-
-verdict("sau-degrades")
+verdicts = page.Verdicts("sau", profile, claims.judge, results)
+verdicts.show("sau-degrades")
 
 # %% tags=["claim-cause", "nbval-check-output"]
-verdict("sau-cause")
+verdicts.show("sau-cause")
 
 # %% tags=["claim-resurface", "nbval-check-output"]
-verdict("sau-resurface")
+verdicts.show("sau-resurface")
 
 # %% tags=["claim-best", "nbval-check-output"]
-verdict("sau-best")
+verdicts.show("sau-best")
 
 # %% tags=["claim-redistribution", "nbval-check-output"]
-verdict("sau-redistribution")
+verdicts.show("sau-redistribution")
 
 # %% tags=["claim-sparsity", "nbval-check-output"]
-verdict("sau-sparsity")
+verdicts.show("sau-sparsity")
 
 # %% tags=["hide-input"]
-if judged:
-    ledger.record("sau", profile, list(judged.values()))
-figures.table(figures.claims_table(judged)) if judged else None
+verdicts.record()
 
 # %% [markdown]
 # ## Where we differ
@@ -704,14 +682,8 @@ print(f"D = {smallest:.3f}; rule of thumb {1.36 * (2 / n) ** 0.5:.3f}")
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment[
-    "commit"
-]  # the ledger records it; here it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped(experiment.execute)[:16],
-    "data set": "40 fictitious authors, 80 real facts; CC-BY-4.0",
-}
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+page.provenance(
+    profile,
+    experiment.execute,
+    {"data set": "40 fictitious authors, 80 real facts; CC-BY-4.0"},
+)

@@ -44,20 +44,12 @@ seed = 0
 import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 
 # isort: split
-import os
-
+import pandas as pd
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
-
-import pandas as pd
-
-from palimpsest import figures, kernels, ledger, runs
+from palimpsest import figures, kernels
+from palimpsest.chapters.shared import page
 from palimpsest.chapters.shared.judging import show
-from palimpsest.chapters.shared.profiles import choose
 from palimpsest.chapters.unlearning_quantised import (
     experiment,
     oeu_claims,
@@ -70,9 +62,7 @@ from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.distances import klom
 from palimpsest.metrics.statistics import estimate
 
-setting = choose(profile, PROFILES)
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
+setting = page.begin(profile, PROFILES)
 
 # %% [markdown]
 # ## Notation
@@ -363,35 +353,23 @@ figures.table(by_epoch.round(2).reset_index())
 # would a new seed; so the arithmetic is pinned to routines that every x86-64 processor with AVX2 has.
 
 # %% tags=["claim-misremember", "nbval-check-output"]
-judged = oeu_claims.judge(results, pairs, changes) if profile != "smoke" else {}
-
-
-def verdict(claim):
-    print(
-        ledger.report(judged[claim])
-        if judged
-        else f"{claim}: not judged at profile {profile}"
-    )
-
-
-verdict("oeu-misremember")
+verdicts = page.Verdicts("oeu", profile, oeu_claims.judge, results, pairs, changes)
+verdicts.show("oeu-misremember")
 
 # %% tags=["claim-unbiased", "nbval-check-output"]
-verdict("oeu-unbiased")
+verdicts.show("oeu-unbiased")
 
 # %% tags=["claim-conflict", "nbval-check-output"]
-verdict("oeu-conflict")
+verdicts.show("oeu-conflict")
 
 # %% tags=["claim-first-order", "nbval-check-output"]
-verdict("oeu-first-order")
+verdicts.show("oeu-first-order")
 
 # %% tags=["claim-better", "nbval-check-output"]
-verdict("oeu-better")
+verdicts.show("oeu-better")
 
 # %% tags=["hide-input"]
-if judged:
-    ledger.record("oeu", profile, list(judged.values()))
-figures.table(figures.claims_table(judged)) if judged else None
+verdicts.record()
 
 # %% [markdown]
 # ## Where we differ
@@ -504,14 +482,9 @@ print(f"gradients conflicted in {100 * (dots < 0).double().mean():.0f} % of the 
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment[
-    "commit"
-]  # the ledger records it; here it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped(experiment.execute)[:16],
-    "data set": f"{dataset(setting.dataset).origin}, {dataset(setting.dataset).licence}",
-}
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+data_set = dataset(setting.dataset)
+page.provenance(
+    profile,
+    experiment.execute,
+    {"data set": f"{data_set.origin}, {data_set.licence}"},
+)

@@ -41,22 +41,13 @@ seed = 0
 import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 
 # isort: split
-import os
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
-
 import pandas as pd
+import torch
 from IPython.display import display
 
-from palimpsest import figures, kernels, ledger, nets, runs
-from palimpsest.chapters.shared import records
+from palimpsest import figures, kernels, nets
+from palimpsest.chapters.shared import page, records
 from palimpsest.chapters.shared.judging import level
-from palimpsest.chapters.shared.profiles import choose
 from palimpsest.chapters.unlearning_quantised import (
     experiment,
     probes,
@@ -70,9 +61,7 @@ from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.statistics import estimate
 from palimpsest.nets.quantised import code_range, codes, quantise
 
-setting = choose(profile, PROFILES)
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
+setting = page.begin(profile, PROFILES)
 
 # %% [markdown]
 # ## Notation
@@ -398,35 +387,23 @@ if record:
 # would a new seed; so the arithmetic is pinned to routines that every x86-64 processor with AVX2 has.
 
 # %% tags=["claim-noise", "nbval-check-output"]
-judged = qmul_claims.judge(results, geometry) if profile != "smoke" else {}
-
-
-def verdict(claim):
-    print(
-        ledger.report(judged[claim])
-        if judged
-        else f"{claim}: not judged at profile {profile}"
-    )
-
-
-verdict("qmul-noise")
+verdicts = page.Verdicts("qmul", profile, qmul_claims.judge, results, geometry)
+verdicts.show("qmul-noise")
 
 # %% tags=["claim-similar", "nbval-check-output"]
-verdict("qmul-similar")
+verdicts.show("qmul-similar")
 
 # %% tags=["claim-agr", "nbval-check-output"]
-verdict("qmul-agr")
+verdicts.show("qmul-agr")
 
 # %% tags=["claim-best", "nbval-check-output"]
-verdict("qmul-best")
+verdicts.show("qmul-best")
 
 # %% tags=["claim-quant-specific", "nbval-check-output"]
-verdict("qmul-quant-specific")
+verdicts.show("qmul-quant-specific")
 
 # %% tags=["hide-input"]
-if judged:
-    ledger.record("qmul", profile, list(judged.values()))
-figures.table(figures.claims_table(judged)) if judged else None
+verdicts.record()
 
 # %% [markdown]
 # ## Where we differ
@@ -552,14 +529,9 @@ for name in ("fine-tune", "Q-MUL", "OEU", "retrain"):
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment[
-    "commit"
-]  # the ledger records it; here it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped(experiment.execute)[:16],
-    "data set": f"{dataset(setting.dataset).origin}, {dataset(setting.dataset).licence}",
-}
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+data_set = dataset(setting.dataset)
+page.provenance(
+    profile,
+    experiment.execute,
+    {"data set": f"{data_set.origin}, {data_set.licence}"},
+)

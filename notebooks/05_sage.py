@@ -43,44 +43,33 @@ import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 # isort: split
 import os
 import warnings
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
+from itertools import chain
 
 # Bars of loading weights, here and in the worker processes: their seconds differ from run to run.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 warnings.filterwarnings("ignore", message="IProgress not found")  # bars are text here
-warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")
-
-from itertools import chain
 
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import display
 from scipy.stats import chisquare
 from transformers.utils import logging
 
-from palimpsest import decoding, figures, kernels, ledger, runs
+from palimpsest import decoding, figures, kernels, runs
 from palimpsest.chapters.sage import claims, cost, experiment, probes, stepper, tables
 from palimpsest.chapters.sage import figures as draw
 from palimpsest.chapters.sage.arms import PLAIN
 from palimpsest.chapters.sage.profiles import PROFILES
 from palimpsest.chapters.sage.results import forwards_per_token, size, tau
-from palimpsest.chapters.shared import records
-from palimpsest.chapters.shared.profiles import choose
+from palimpsest.chapters.shared import page, records
 from palimpsest.decoding.distributions import Distribution
 from palimpsest.decoding.verify import gumbel, verify
 from palimpsest.metrics.statistics import estimate
 from palimpsest.runs import paths
 
 logging.set_verbosity_error()  # its assisted generation warns of how it calls itself
-setting = choose(profile, PROFILES)
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
+setting = page.begin(profile, PROFILES)
 
 # %% [markdown]
 # ## Notation
@@ -545,44 +534,32 @@ if record:
 # in the table after the last.
 
 # %% tags=["claim-lossless", "nbval-check-output"]
-judged = claims.judge(results, probed, bench) if profile != "smoke" else {}
-
-
-def verdict(claim):
-    print(
-        ledger.report(judged[claim])
-        if judged
-        else f"{claim}: not judged at profile {profile}"
-    )
-
-
-verdict("sage-lossless")
+verdicts = page.Verdicts("sage", profile, claims.judge, results, probed, bench)
+verdicts.show("sage-lossless")
 
 # %% tags=["claim-entropy-signal", "nbval-check-output"]
-verdict("sage-entropy-signal")
+verdicts.show("sage-entropy-signal")
 
 # %% tags=["claim-temporal", "nbval-check-output"]
-verdict("sage-temporal")
+verdicts.show("sage-temporal")
 
 # %% tags=["claim-longer", "nbval-check-output"]
-verdict("sage-longer")
+verdicts.show("sage-longer")
 
 # %% tags=["claim-faster", "nbval-check-output"]
-verdict("sage-faster")
+verdicts.show("sage-faster")
 
 # %% tags=["claim-length-gap", "nbval-check-output"]
-verdict("sage-length-gap")
+verdicts.show("sage-length-gap")
 
 # %% tags=["claim-pruning", "nbval-check-output"]
-verdict("sage-pruning")
+verdicts.show("sage-pruning")
 
 # %% tags=["claim-overhead", "nbval-check-output"]
-verdict("sage-overhead")
+verdicts.show("sage-overhead")
 
 # %% tags=["hide-input"]
-if judged:
-    ledger.record("sage", profile, list(judged.values()))
-figures.table(figures.claims_table(judged)) if judged else None
+verdicts.record()
 
 # %% [markdown]
 # ## Where we differ
@@ -693,14 +670,8 @@ print("nodes by level:", np.bincount(small.depths)[1:].tolist())
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment[
-    "commit"
-]  # the ledger records it; here it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped(experiment.execute)[:16],
-    "data set": "Fashion-MNIST (MIT), shipped subset; models and texts ours",
-}
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+page.provenance(
+    profile,
+    experiment.execute,
+    {"data set": "Fashion-MNIST (MIT), shipped subset; models and texts ours"},
+)
