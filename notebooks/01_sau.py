@@ -234,14 +234,14 @@ for backend in (None, "triton"):
 
 # %%
 results = experiment.execute(profile)
-print(f"{len(results.runs)} models measured")
+print(f"{len(results.rows)} models measured")
 
 # %% [markdown]
 # Does the target know its authors, and is the oracle ignorant? Unlearning can only be measured where something was learnt, and
 # in sparse models only where pruning left it.
 
 # %% tags=["hide-input"]
-bare = results.runs[results.runs.kind.isin(["target", "oracle"])]
+bare = results.rows[results.rows.kind.isin(["target", "oracle"])]
 columns = ["forget", "forget_2", "retain", "real_authors", "world_facts"]
 figures.table(
     bare.groupby(["pruner", "sparsity", "kind"], sort=False)[columns]
@@ -263,10 +263,10 @@ figures.table(
 figure = draw.training(results.again["losses"])
 
 # %% tags=["hide-input"]
-used = results.runs[
-    results.runs.kind.eq("target")
-    & results.runs.pruner.eq("none")
-    & results.runs.seed.eq(setting.seeds[0])
+used = results.rows[
+    results.rows.kind.eq("target")
+    & results.rows.pruner.eq("none")
+    & results.rows.seed.eq(setting.seeds[0])
 ].iloc[0]
 rows = [
     {"target": "of the experiment", "weights apart": 0.0, **used[["forget", "retain"]]},
@@ -313,11 +313,11 @@ figure = draw.courses(results) if profile != "smoke" else None
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap closed at equal validation retention, mean and 95 % interval over seeds, against sparsity (Wanda; arm E: share of a dense model that may not move). Look at whether the lines fall to the right, and whether SAU's lies above masked updates and above longer steps.", "name": "fig-sau-sparsity"}, "image": {"alt": "Line plot of gap closed against sparsity for six arms with intervals."}}
 figure = draw.by_sparsity(results) if profile != "smoke" else None
 # %% tags=["hide-input"]
-headline = results.runs[
+headline = results.rows[
     (
-        results.runs.pruner.eq("wanda")
-        & results.runs.sparsity.eq("0.5")
-        & results.runs.loss.isin(["NPO", "none"])
+        results.rows.pruner.eq("wanda")
+        & results.rows.sparsity.eq("0.5")
+        & results.rows.loss.isin(["NPO", "none"])
     )
 ].assign(arm=lambda rows: rows.kind.map(draw.LABELS))
 measured = [
@@ -575,10 +575,10 @@ verdicts.record()
 # **Other losses, other importances, other pruners**, at 50 %: gap closed in %, mean and 95 % interval over seeds.
 
 # %% tags=["hide-input"]
-others = results.runs[
-    results.runs.sparsity.isin(["0.5", "2:4", "0"])
-    & results.runs.kind.isin(["A", "C", "D wanda", "D saliency", "D fisher"])
-    & ~(results.runs.kind.eq("A") & results.runs.pruner.ne("none"))
+others = results.rows[
+    results.rows.sparsity.isin(["0.5", "2:4", "0"])
+    & results.rows.kind.isin(["A", "C", "D wanda", "D saliency", "D fisher"])
+    & ~(results.rows.kind.eq("A") & results.rows.pruner.ne("none"))
 ]
 rows = []
 for (loss, pruner, share, kind), part in others.groupby(
@@ -616,7 +616,7 @@ figures.table(
 # pruned sets of target and oracle, beside that of two independent masks:
 
 # %% tags=["hide-input"]
-overlaps = results.runs[results.runs["mask overlap"].notna()]
+overlaps = results.rows[results.rows["mask overlap"].notna()]
 table = (
     overlaps.groupby(["pruner", "sparsity"], sort=False)["mask overlap"]
     .mean()

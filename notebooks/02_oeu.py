@@ -211,11 +211,11 @@ for backend in (None, "triton"):
 # %%
 results = experiment.execute(profile, "oeu")
 print(
-    f"{len(results.runs)} networks measured, {results.runs.method.nunique() - 2} methods"
+    f"{len(results.rows)} networks measured, {results.rows.method.nunique() - 2} methods"
 )
 
 # %% tags=["hide-input"]
-figures.table(experiment.gate(results.runs).round(1)) if profile != "smoke" else None
+figures.table(experiment.gate(results.rows).round(1)) if profile != "smoke" else None
 
 # %% [markdown]
 # ### Who comes near Retrain?
@@ -253,7 +253,7 @@ print(
 # it. The last column says why a method is not nearer: it gains less than the seeds vary, or it loses, and by what most.
 
 # %% tags=["hide-input"]
-others = [m for m in results.runs.method.unique() if m not in ("fine-tune", "retrain")]
+others = [m for m in results.rows.method.unique() if m not in ("fine-tune", "retrain")]
 figures.table(tables.beside_fine_tuning(results, others))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap of each method minus gap of OEU, paired within seeds, 95 % intervals, W4A4, 10 %. Right of zero OEU is nearer to Retrain.", "name": "fig-oeu-rivals"}, "image": {"alt": "Forest plot of paired differences of the average gap between OEU and published methods."}}

@@ -215,11 +215,11 @@ print(
 # %%
 results = experiment.execute(profile, "qmul")
 print(
-    f"{len(results.runs)} networks measured, {results.runs.method.nunique() - 2} methods"
+    f"{len(results.rows)} networks measured, {results.rows.method.nunique() - 2} methods"
 )
 
 # %% tags=["hide-input"]
-figures.table(experiment.gate(results.runs).round(1)) if profile != "smoke" else None
+figures.table(experiment.gate(results.rows).round(1)) if profile != "smoke" else None
 
 # %% [markdown]
 # ### The benchmark
@@ -360,7 +360,7 @@ if record:
     weights = pd.concat(
         {
             "full-cpu": tables.weights_by_epoch(record["rows"]),
-            profile: tables.weights_by_epoch(results.runs),
+            profile: tables.weights_by_epoch(results.rows),
         },
         names=["profile", None],
     )

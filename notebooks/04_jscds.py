@@ -215,9 +215,9 @@ figures.table(draw.bench_table(bench))
 
 # %%
 results = experiment.run(profile)
-runs_ = results.runs
+trained = results.rows
 print(
-    f"{len(runs_)} networks: {runs_.seed.nunique()} seeds, {runs_.condition.nunique()} conditions"
+    f"{len(trained)} networks: {trained.seed.nunique()} seeds, {trained.condition.nunique()} conditions"
 )
 for architecture, chosen in results.lrs.items():
     print(f"step sizes of {architecture}: {chosen}")
