@@ -305,7 +305,7 @@ figure = draw.lost_gradient(lost)
 # %% [markdown]
 # ### How a run goes
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Courses of all seeds, one point an epoch, to the first below the bar: how far the forget answers fall, and what retention it costs. The dashed line is the bar at which arms are compared. Look at how steep the way down is before the bar.", "name": "fig-sau-courses"}, "image": {"alt": "Four panels of courses from top left down: dense, masked, SAU, masked with longer steps."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Courses of all seeds, one point per epoch, to the first below the bar: how far the forget answers fall, and what retention it costs. The dashed line is the bar at which arms are compared. Look at how steep the way down is before the bar.", "name": "fig-sau-courses"}, "image": {"alt": "Four panels of courses from top left down: dense, masked, SAU, masked with longer steps."}}
 figure = draw.courses(results) if profile != "smoke" else None
 # %% [markdown]
 # ### The comparison
@@ -414,7 +414,7 @@ figures.table(tables.references(record["rows"], recovered)) if record else None
 # resample: they speak of other questions, not of another seed or of other authors. *Ahead of masked* is the difference to the
 # masked update of the same loss and recipe, in the same unit.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: gap closed by every arm at its bar. Right: by how much it is ahead of the masked update of its loss and recipe. Look at whether SAU lies right of zero, where it would gain on masking.", "name": "fig-sau-recorded"}, "image": {"alt": "Two interval plots with one row an arm and one colour a loss."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: gap closed by every arm at its bar. Right: by how much it is ahead of the masked update of its loss and recipe. Look at whether SAU lies right of zero, where it would gain on masking.", "name": "fig-sau-recorded"}, "image": {"alt": "Two interval plots with one row per arm and one colour per loss."}}
 arms = tables.arms(record["rows"], recovered) if record else None
 figure = draw.recorded(arms) if record else None
 

@@ -14,7 +14,7 @@
 # | paper | *OEU: orthogonal entropy unlearning for quantised networks*, [arXiv:2602.00567](https://arxiv.org/abs/2602.00567), ICML 2026 |
 # | claims | label methods misremember; entropy is unbiased; weights cannot resolve conflicts; projection keeps the retain loss to first order; better than existing methods |
 # | what could be read | the abstract. No code is released. This is a re-implementation from the abstract, and each open point is an option |
-# | data here | Fashion-MNIST, a shipped subset: 600 training images a seed |
+# | data here | Fashion-MNIST, a shipped subset: 600 training images per seed |
 # | networks here | ResNet-18-slim with 4-bit weights and activations (W4A4), and in float |
 # | profile | `ci`: about 8 minutes on 2 CPU cores, about 3 GB of memory, no GPU |
 #

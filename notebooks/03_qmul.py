@@ -14,7 +14,7 @@
 # | paper | *Q-MUL: unlearning for quantised networks by similar labels and adaptive gradient reweighting*, [arXiv:2503.13917](https://arxiv.org/abs/2503.13917), ICCV 2025 |
 # | claims | random labels inject noise that quantisation amplifies; similar labels reduce it; reweighting balances forget and retain; better than existing methods; specific to quantised networks |
 # | what could be read | the abstract and the released code (facts only; it has no licence). The paper's tables could not be read |
-# | data here | Fashion-MNIST, a shipped subset: 600 training images a seed |
+# | data here | Fashion-MNIST, a shipped subset: 600 training images per seed |
 # | networks here | ResNet-18-slim in float, W8A8, W4A4 and W2A2 |
 # | shown as recorded | ResNet-18 at full width on CIFAR-10, W4A4, much shortened (profile `full-cpu`) |
 # | profile | `ci`: about 8 minutes on 2 CPU cores after the OEU chapter, whose main table it reads from the cache, about twice that alone; about 3 GB of memory, no GPU |
@@ -125,7 +125,7 @@ def similar_label(p, y):
 
 
 # %% [markdown]
-# **Adaptive gradient reweighting.** Once an epoch, measure the mean batch gradient of either set, as a sum of norms tensor by
+# **Adaptive gradient reweighting.** Once per epoch, measure the mean batch gradient of either set, as a sum of norms tensor by
 # tensor, and give each set the *other's* share:
 #
 # $$w_f = \frac{G_r}{G_f + G_r}, \qquad w_r = \frac{G_f}{G_f + G_r}, \qquad\text{so that}\quad w_f G_f = w_r G_r .$$

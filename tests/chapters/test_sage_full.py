@@ -101,7 +101,7 @@ def test_from_folders_to_recorded_rows(tiny, tmp_path, monkeypatch):
     record = records.read("sage", "tiny")
     table = tables.arms(record["rows"]).set_index("policy")
     assert table.loc["plain, this decoder", "speed"] == "1.00 [1.00, 1.00]"
-    assert table.loc["transformers", "accepted a round":"same text"].isna().all()
+    assert table.loc["transformers", "accepted per round":"same text"].isna().all()
     assert table.loc["constant width", "tokens/s":].isna().all()
     assert len(tables.forwards(record["tuned"][-1])) == len(cost.ROWS)
     assert len(tables.pair(record["tuned"][-1])) == 4
