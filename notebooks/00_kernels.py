@@ -31,7 +31,7 @@
 # matrix eight times, and holds three of them at once. The result is 4,000 numbers.
 #
 # **Arithmetic is cheap, bytes are dear.** A large GPU of 2022, NVIDIA's H100 SXM, is specified for $67 \cdot 10^{12}$
-# float32 operations and $3.35 \cdot 10^{12}$ bytes a second. In the time in which one float32 arrives from memory it
+# float32 operations and $3.35 \cdot 10^{12}$ bytes per second. In the time in which one float32 arrives from memory it
 # could do eighty operations. The entropy needs six for each logit. So its speed is decided by how often each logit
 # crosses from memory to processor, and by nothing else; once is the least.
 #
@@ -49,36 +49,27 @@ seed = 0
 import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 
 # isort: split
-import os
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
-
 import functools
 import inspect
 import math
-import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 import triton
 import triton.language as tl
 from IPython.display import Markdown
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from palimpsest import figures, kernels, runs
+from palimpsest import figures, kernels
 from palimpsest.chapters.kernels import figures as draw
-from palimpsest.chapters.shared.profiles import choose
+from palimpsest.chapters.shared import page
 from palimpsest.kernels.softmax_entropy import chunked, reference
 from palimpsest.kernels.softmax_entropy import triton as library
 from palimpsest.kernels.tolerances import admitted_error, tolerance
 
-lengths = choose(
+lengths = page.begin(
     profile,
     {
         "smoke": (16, 256),
@@ -88,10 +79,6 @@ lengths = choose(
 )
 device = "cuda" if torch.cuda.is_available() else "cpu"
 generator = torch.Generator().manual_seed(seed)
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
-# The interpreter computes masked lanes too, and numpy warns of results nobody stores.
-warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")
 
 # %% [markdown]
 # ## Notation
@@ -108,7 +95,7 @@ warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")
 # | $A$ | `weighted / total` | $W / Z$, the mean of $\delta_k$ under $p$ |
 # | $u$ | `unit_roundoff(dtype)` | largest relative error of one rounding: $2^{-24}$ in float32, $2^{-11}$ in float16, $2^{-8}$ in bfloat16 |
 # | $B$, $F$ | `bytes_moved`, `OPERATIONS` | bytes that must be read or written, operations that must be done |
-# | $b$ | `gb_per_s / share_of_copy` | bandwidth: bytes a second that a large copy reads and writes |
+# | $b$ | `gb_per_s / share_of_copy` | bandwidth: bytes per second that a large copy reads and writes |
 #
 # Logarithms are natural.
 
@@ -305,7 +292,7 @@ print(f"kernel {entropy.item():.5f}, float64 {entropy_eager(row.double()).item()
 # %% [markdown]
 # ## All rows
 #
-# One program a row: `tl.program_id(0)` tells a program which one it is. The figure shows the division of labour. The
+# One program per row: `tl.program_id(0)` tells a program which one it is. The figure shows the division of labour. The
 # address of row $n$ is $n$ times the *stride*, the distance in memory from a row to the next. It is given by the
 # caller, so that a view needs no copy. And it is multiplied in 64 bits: 50,000 columns times 43,000 rows are more
 # than $2^{31}$, and a 32-bit product would wrap around to an address before the tensor. `EXTRA` is there to break the
@@ -363,7 +350,7 @@ Markdown(f"```python\n{inspect.getsource(library._entropy.fn)}```")
 #
 # | here | in the library | because |
 # |---|---|---|
-# | one row a program | a tile of `ROWS` × `COLUMNS` | ten classes do not fill a processor that works on 128 numbers at a time; many short rows do |
+# | one row per program | a tile of `ROWS` × `COLUMNS` | ten classes do not fill a processor that works on 128 numbers at a time; many short rows do |
 # | `row * stride + k` | two strides, `int64` for rows and columns | a transposed view has neighbours in another row |
 # | `.to(tl.float32)` | `.to(ACC)` | float64 logits are summed in float64, which is what `gradcheck` needs |
 # | $-10^{30}$ | distances cut at 1400 | logits of $-\infty$ are allowed: probability zero |
@@ -401,7 +388,7 @@ for name, value in (
 #
 # $$\frac{\partial H}{\partial z_k} = p_k\,(\delta_k - A), \qquad p_k = \frac{e^{-\delta_k}}{Z}. \tag{5}$$
 #
-# So three numbers a row, $\hat z$, $Z$ and $A$, are all that the forward pass must keep. The probabilities are
+# So three numbers per row, $\hat z$, $Z$ and $A$, are all that the forward pass must keep. The probabilities are
 # computed again from the logits, which costs one exponential and saves a matrix. A logit that lies farther below the
 # maximum than the average is pulled up, and one that lies above the average is pushed down: entropy grows. Given the
 # row's numbers, every tile of (5) is independent, so the backward kernel has no loop: a load, a formula, a store.
@@ -707,7 +694,7 @@ for group in (with_gradient, without_gradient):
 # ## How bytes give the limit
 #
 # A kernel that must move $B$ bytes over a memory of bandwidth $b$ takes at least $B / b$ seconds. One that must do
-# $F$ operations on a processor of $P$ operations a second takes at least $F / P$. Both can go on at the same time, so
+# $F$ operations on a processor of $P$ operations per second takes at least $F / P$. Both can go on at the same time, so
 #
 # $$\text{time} \ge \max\Bigl(\frac{B}{b}, \frac{F}{P}\Bigr), \qquad\text{or}\qquad
 # \frac{F}{\text{time}} \le \min\Bigl(b\,\frac{F}{B},\, P\Bigr). \tag{7}$$
@@ -722,7 +709,7 @@ for group in (with_gradient, without_gradient):
 # checks an operation against float64 first and refuses to time one that is wrong; then it runs all peers in turn, so
 # that a disturbance hits all of them, and keeps quantiles.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Recorded forward passes in float32 on one CPU thread, a point for each shape, under the roof of equation (7); both axes are logarithmic. The slanted part is the bandwidth of a large copy, the flat part the fastest rate that was recorded for any peer. Look at the distance to the roof: what a hollow point lies below a filled one of its colour is what a kernel gains. Points above the slanted roof had their data in a cache. cache_commit only moves numbers and has no place here.", "name": "fig-kernels-roofline"}, "image": {"alt": "Log-log scatter of operations a second against operations a byte for each op, eager hollow and ours filled, below a slanted and then flat roof line."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Recorded forward passes in float32 on one CPU thread, a point for each shape, under the roof of equation (7); both axes are logarithmic. The slanted part is the bandwidth of a large copy, the flat part the fastest rate that was recorded for any peer. Look at the distance to the roof: what a hollow point lies below a filled one of its colour is what a kernel gains. Points above the slanted roof had their data in a cache. cache_commit only moves numbers and has no place here.", "name": "fig-kernels-roofline"}, "image": {"alt": "Log-log scatter of operations per second against operations per byte for each op, eager hollow and ours filled, below a slanted and then flat roof line."}}
 bench = {machine: draw.recorded(machine) for machine in draw.DEVICES}
 figure = draw.roofline(bench["cpu"])
 
@@ -836,15 +823,10 @@ print(f"autograd moves {traffic.moved / many.nbytes:.1f} matrices")
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment["commit"]  # it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-}
+measured = {}
 for machine, table in bench.items():
     recorded = table[["device", "date"]].drop_duplicates().itertuples(index=False)
-    environment[f"benchmarks recorded, {machine}"] = (
+    measured[f"benchmarks recorded, {machine}"] = (
         "; ".join(f"{row.date} on {row.device}" for row in recorded) or "not run"
     )
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+page.provenance(profile, None, measured)

@@ -42,35 +42,25 @@ import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 
 # isort: split
 import json
-import os
 import warnings
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
+from itertools import chain
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # bars are text here
 
-from itertools import chain
-
 import pandas as pd
+import torch
 
-from palimpsest import figures, kernels, ledger, runs
+from palimpsest import figures, kernels, runs
 from palimpsest.chapters.sau import claims, experiment, probes, tables
 from palimpsest.chapters.sau import figures as draw
 from palimpsest.chapters.sau.cohort import gather
 from palimpsest.chapters.sau.profiles import FULL_CPU, PROFILES, SPARSITIES
-from palimpsest.chapters.shared import records
+from palimpsest.chapters.shared import page, records
 from palimpsest.data import manifest
 from palimpsest.metrics.statistics import estimate
 from palimpsest.unlearning.language import redistribution
 
-setting = PROFILES[profile]
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
+setting = page.begin(profile, PROFILES)
 
 # %% [markdown]
 # ## Notation
@@ -244,14 +234,14 @@ for backend in (None, "triton"):
 
 # %%
 results = experiment.execute(profile)
-print(f"{len(results.runs)} models measured")
+print(f"{len(results.rows)} models measured")
 
 # %% [markdown]
 # Does the target know its authors, and is the oracle ignorant? Unlearning can only be measured where something was learnt, and
 # in sparse models only where pruning left it.
 
 # %% tags=["hide-input"]
-bare = results.runs[results.runs.kind.isin(["target", "oracle"])]
+bare = results.rows[results.rows.kind.isin(["target", "oracle"])]
 columns = ["forget", "forget_2", "retain", "real_authors", "world_facts"]
 figures.table(
     bare.groupby(["pruner", "sparsity", "kind"], sort=False)[columns]
@@ -273,10 +263,10 @@ figures.table(
 figure = draw.training(results.again["losses"])
 
 # %% tags=["hide-input"]
-used = results.runs[
-    results.runs.kind.eq("target")
-    & results.runs.pruner.eq("none")
-    & results.runs.seed.eq(setting.seeds[0])
+used = results.rows[
+    results.rows.kind.eq("target")
+    & results.rows.pruner.eq("none")
+    & results.rows.seed.eq(setting.seeds[0])
 ].iloc[0]
 rows = [
     {"target": "of the experiment", "weights apart": 0.0, **used[["forget", "retain"]]},
@@ -315,7 +305,7 @@ figure = draw.lost_gradient(lost)
 # %% [markdown]
 # ### How a run goes
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Courses of all seeds, one point an epoch, to the first below the bar: how far the forget answers fall, and what retention it costs. The dashed line is the bar at which arms are compared. Look at how steep the way down is before the bar.", "name": "fig-sau-courses"}, "image": {"alt": "Four panels of courses from top left down: dense, masked, SAU, masked with longer steps."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Courses of all seeds, one point per epoch, to the first below the bar: how far the forget answers fall, and what retention it costs. The dashed line is the bar at which arms are compared. Look at how steep the way down is before the bar.", "name": "fig-sau-courses"}, "image": {"alt": "Four panels of courses from top left down: dense, masked, SAU, masked with longer steps."}}
 figure = draw.courses(results) if profile != "smoke" else None
 # %% [markdown]
 # ### The comparison
@@ -323,11 +313,11 @@ figure = draw.courses(results) if profile != "smoke" else None
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap closed at equal validation retention, mean and 95 % interval over seeds, against sparsity (Wanda; arm E: share of a dense model that may not move). Look at whether the lines fall to the right, and whether SAU's lies above masked updates and above longer steps.", "name": "fig-sau-sparsity"}, "image": {"alt": "Line plot of gap closed against sparsity for six arms with intervals."}}
 figure = draw.by_sparsity(results) if profile != "smoke" else None
 # %% tags=["hide-input"]
-headline = results.runs[
+headline = results.rows[
     (
-        results.runs.pruner.eq("wanda")
-        & results.runs.sparsity.eq("0.5")
-        & results.runs.loss.isin(["NPO", "none"])
+        results.rows.pruner.eq("wanda")
+        & results.rows.sparsity.eq("0.5")
+        & results.rows.loss.isin(["NPO", "none"])
     )
 ].assign(arm=lambda rows: rows.kind.map(draw.LABELS))
 measured = [
@@ -424,7 +414,7 @@ figures.table(tables.references(record["rows"], recovered)) if record else None
 # resample: they speak of other questions, not of another seed or of other authors. *Ahead of masked* is the difference to the
 # masked update of the same loss and recipe, in the same unit.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: gap closed by every arm at its bar. Right: by how much it is ahead of the masked update of its loss and recipe. Look at whether SAU lies right of zero, where it would gain on masking.", "name": "fig-sau-recorded"}, "image": {"alt": "Two interval plots with one row an arm and one colour a loss."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: gap closed by every arm at its bar. Right: by how much it is ahead of the masked update of its loss and recipe. Look at whether SAU lies right of zero, where it would gain on masking.", "name": "fig-sau-recorded"}, "image": {"alt": "Two interval plots with one row per arm and one colour per loss."}}
 arms = tables.arms(record["rows"], recovered) if record else None
 figure = draw.recorded(arms) if record else None
 
@@ -547,42 +537,32 @@ figures.table(tables.fact_answers(reports))
 # %% [markdown]
 # ## The claims
 #
-# Each rule was written into `data/claims/sau.yaml` before the seeds were run. Each cell prints the verdict; the reasons stand
-# in the table after the last.
+# `data/claims/sau.yaml` names the quantity that decides each claim, the sign that the claim wants, and the margin. Each cell
+# prints the verdict; the reasons stand in the table after the last.
 
 # %% tags=["claim-degrades", "nbval-check-output"]
-judged = claims.judge(results) if profile != "smoke" else {}
-
-
-def verdict(claim):
-    print(
-        ledger.report(judged[claim])
-        if judged
-        else f"{claim}: not judged at profile {profile}"
-    )
-
-
-verdict("sau-degrades")
+verdicts = page.Verdicts(
+    "sau", profile, claims.described(setting), claims.judgements, results
+)
+verdicts.show("sau-degrades")
 
 # %% tags=["claim-cause", "nbval-check-output"]
-verdict("sau-cause")
+verdicts.show("sau-cause")
 
 # %% tags=["claim-resurface", "nbval-check-output"]
-verdict("sau-resurface")
+verdicts.show("sau-resurface")
 
 # %% tags=["claim-best", "nbval-check-output"]
-verdict("sau-best")
+verdicts.show("sau-best")
 
 # %% tags=["claim-redistribution", "nbval-check-output"]
-verdict("sau-redistribution")
+verdicts.show("sau-redistribution")
 
 # %% tags=["claim-sparsity", "nbval-check-output"]
-verdict("sau-sparsity")
+verdicts.show("sau-sparsity")
 
 # %% tags=["hide-input"]
-if judged:
-    ledger.record("sau", profile, list(judged.values()))
-figures.table(figures.claims_table(judged)) if judged else None
+verdicts.record()
 
 # %% [markdown]
 # ## Where we differ
@@ -597,10 +577,10 @@ figures.table(figures.claims_table(judged)) if judged else None
 # **Other losses, other importances, other pruners**, at 50 %: gap closed in %, mean and 95 % interval over seeds.
 
 # %% tags=["hide-input"]
-others = results.runs[
-    results.runs.sparsity.isin(["0.5", "2:4", "0"])
-    & results.runs.kind.isin(["A", "C", "D wanda", "D saliency", "D fisher"])
-    & ~(results.runs.kind.eq("A") & results.runs.pruner.ne("none"))
+others = results.rows[
+    results.rows.sparsity.isin(["0.5", "2:4", "0"])
+    & results.rows.kind.isin(["A", "C", "D wanda", "D saliency", "D fisher"])
+    & ~(results.rows.kind.eq("A") & results.rows.pruner.ne("none"))
 ]
 rows = []
 for (loss, pruner, share, kind), part in others.groupby(
@@ -638,7 +618,7 @@ figures.table(
 # pruned sets of target and oracle, beside that of two independent masks:
 
 # %% tags=["hide-input"]
-overlaps = results.runs[results.runs["mask overlap"].notna()]
+overlaps = results.rows[results.rows["mask overlap"].notna()]
 table = (
     overlaps.groupby(["pruner", "sparsity"], sort=False)["mask overlap"]
     .mean()
@@ -704,14 +684,8 @@ print(f"D = {smallest:.3f}; rule of thumb {1.36 * (2 / n) ** 0.5:.3f}")
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment[
-    "commit"
-]  # the ledger records it; here it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped(experiment.execute)[:16],
-    "data set": "40 fictitious authors, 80 real facts; CC-BY-4.0",
-}
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+page.provenance(
+    profile,
+    experiment.execute,
+    {"data set": "40 fictitious authors, 80 real facts; CC-BY-4.0"},
+)

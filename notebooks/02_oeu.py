@@ -14,7 +14,7 @@
 # | paper | *OEU: orthogonal entropy unlearning for quantised networks*, [arXiv:2602.00567](https://arxiv.org/abs/2602.00567), ICML 2026 |
 # | claims | label methods misremember; entropy is unbiased; weights cannot resolve conflicts; projection keeps the retain loss to first order; better than existing methods |
 # | what could be read | the abstract. No code is released. This is a re-implementation from the abstract, and each open point is an option |
-# | data here | Fashion-MNIST, a shipped subset: 600 training images a seed |
+# | data here | Fashion-MNIST, a shipped subset: 600 training images per seed |
 # | networks here | ResNet-18-slim with 4-bit weights and activations (W4A4), and in float |
 # | profile | `ci`: about 8 minutes on 2 CPU cores, about 3 GB of memory, no GPU |
 #
@@ -44,20 +44,12 @@ seed = 0
 import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 
 # isort: split
-import os
-
+import pandas as pd
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
-
-import pandas as pd
-
-from palimpsest import figures, kernels, ledger, runs
+from palimpsest import figures, kernels
+from palimpsest.chapters.shared import page
 from palimpsest.chapters.shared.judging import show
-from palimpsest.chapters.shared.profiles import choose
 from palimpsest.chapters.unlearning_quantised import (
     experiment,
     oeu_claims,
@@ -66,13 +58,12 @@ from palimpsest.chapters.unlearning_quantised import (
 )
 from palimpsest.chapters.unlearning_quantised import figures as draw
 from palimpsest.chapters.unlearning_quantised.cohort import Cohort, dataset
+from palimpsest.chapters.unlearning_quantised.judging import described
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.distances import klom
 from palimpsest.metrics.statistics import estimate
 
-setting = choose(profile, PROFILES)
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
+setting = page.begin(profile, PROFILES)
 
 # %% [markdown]
 # ## Notation
@@ -221,11 +212,11 @@ for backend in (None, "triton"):
 # %%
 results = experiment.execute(profile, "oeu")
 print(
-    f"{len(results.runs)} networks measured, {results.runs.method.nunique() - 2} methods"
+    f"{len(results.rows)} networks measured, {results.rows.method.nunique() - 2} methods"
 )
 
 # %% tags=["hide-input"]
-figures.table(experiment.gate(results.runs).round(1)) if profile != "smoke" else None
+figures.table(experiment.gate(results.rows).round(1)) if profile != "smoke" else None
 
 # %% [markdown]
 # ### Who comes near Retrain?
@@ -263,7 +254,7 @@ print(
 # it. The last column says why a method is not nearer: it gains less than the seeds vary, or it loses, and by what most.
 
 # %% tags=["hide-input"]
-others = [m for m in results.runs.method.unique() if m not in ("fine-tune", "retrain")]
+others = [m for m in results.rows.method.unique() if m not in ("fine-tune", "retrain")]
 figures.table(tables.beside_fine_tuning(results, others))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap of each method minus gap of OEU, paired within seeds, 95 % intervals, W4A4, 10 %. Right of zero OEU is nearer to Retrain.", "name": "fig-oeu-rivals"}, "image": {"alt": "Forest plot of paired differences of the average gap between OEU and published methods."}}
@@ -356,42 +347,32 @@ figures.table(by_epoch.round(2).reset_index())
 # %% [markdown]
 # ## The claims
 #
-# Each rule was written into `data/claims/oeu.yaml` before the seeds were run. Each cell prints the verdict; the reasons stand
-# in the table after the last.
+# `data/claims/oeu.yaml` names the quantity that decides each claim, the sign that the claim wants, and the margin. Each cell
+# prints the verdict; the reasons stand in the table after the last.
 #
 # The networks of this chapter are trained on the spot. Training amplifies the last digits, in which processors differ, as it
 # would a new seed; so the arithmetic is pinned to routines that every x86-64 processor with AVX2 has.
 
 # %% tags=["claim-misremember", "nbval-check-output"]
-judged = oeu_claims.judge(results, pairs, changes) if profile != "smoke" else {}
-
-
-def verdict(claim):
-    print(
-        ledger.report(judged[claim])
-        if judged
-        else f"{claim}: not judged at profile {profile}"
-    )
-
-
-verdict("oeu-misremember")
+verdicts = page.Verdicts(
+    "oeu", profile, described(setting), oeu_claims.judgements, results, pairs, changes
+)
+verdicts.show("oeu-misremember")
 
 # %% tags=["claim-unbiased", "nbval-check-output"]
-verdict("oeu-unbiased")
+verdicts.show("oeu-unbiased")
 
 # %% tags=["claim-conflict", "nbval-check-output"]
-verdict("oeu-conflict")
+verdicts.show("oeu-conflict")
 
 # %% tags=["claim-first-order", "nbval-check-output"]
-verdict("oeu-first-order")
+verdicts.show("oeu-first-order")
 
 # %% tags=["claim-better", "nbval-check-output"]
-verdict("oeu-better")
+verdicts.show("oeu-better")
 
 # %% tags=["hide-input"]
-if judged:
-    ledger.record("oeu", profile, list(judged.values()))
-figures.table(figures.claims_table(judged)) if judged else None
+verdicts.record()
 
 # %% [markdown]
 # ## Where we differ
@@ -504,14 +485,9 @@ print(f"gradients conflicted in {100 * (dots < 0).double().mean():.0f} % of the 
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment[
-    "commit"
-]  # the ledger records it; here it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped(experiment.execute)[:16],
-    "data set": f"{dataset(setting.dataset).origin}, {dataset(setting.dataset).licence}",
-}
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+data_set = dataset(setting.dataset)
+page.provenance(
+    profile,
+    experiment.execute,
+    {"data set": f"{data_set.origin}, {data_set.licence}"},
+)

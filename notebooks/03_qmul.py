@@ -14,7 +14,7 @@
 # | paper | *Q-MUL: unlearning for quantised networks by similar labels and adaptive gradient reweighting*, [arXiv:2503.13917](https://arxiv.org/abs/2503.13917), ICCV 2025 |
 # | claims | random labels inject noise that quantisation amplifies; similar labels reduce it; reweighting balances forget and retain; better than existing methods; specific to quantised networks |
 # | what could be read | the abstract and the released code (facts only; it has no licence). The paper's tables could not be read |
-# | data here | Fashion-MNIST, a shipped subset: 600 training images a seed |
+# | data here | Fashion-MNIST, a shipped subset: 600 training images per seed |
 # | networks here | ResNet-18-slim in float, W8A8, W4A4 and W2A2 |
 # | shown as recorded | ResNet-18 at full width on CIFAR-10, W4A4, much shortened (profile `full-cpu`) |
 # | profile | `ci`: about 8 minutes on 2 CPU cores after the OEU chapter, whose main table it reads from the cache, about twice that alone; about 3 GB of memory, no GPU |
@@ -41,22 +41,13 @@ seed = 0
 import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 
 # isort: split
-import os
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
-
 import pandas as pd
+import torch
 from IPython.display import display
 
-from palimpsest import figures, kernels, ledger, nets, runs
-from palimpsest.chapters.shared import records
+from palimpsest import figures, kernels, nets
+from palimpsest.chapters.shared import page, records
 from palimpsest.chapters.shared.judging import level
-from palimpsest.chapters.shared.profiles import choose
 from palimpsest.chapters.unlearning_quantised import (
     experiment,
     probes,
@@ -66,13 +57,12 @@ from palimpsest.chapters.unlearning_quantised import (
 from palimpsest.chapters.unlearning_quantised import figures as draw
 from palimpsest.chapters.unlearning_quantised.arms import CONSTANTS, SWEEP
 from palimpsest.chapters.unlearning_quantised.cohort import dataset
+from palimpsest.chapters.unlearning_quantised.judging import described
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.statistics import estimate
 from palimpsest.nets.quantised import code_range, codes, quantise
 
-setting = choose(profile, PROFILES)
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
+setting = page.begin(profile, PROFILES)
 
 # %% [markdown]
 # ## Notation
@@ -136,7 +126,7 @@ def similar_label(p, y):
 
 
 # %% [markdown]
-# **Adaptive gradient reweighting.** Once an epoch, measure the mean batch gradient of either set, as a sum of norms tensor by
+# **Adaptive gradient reweighting.** Once per epoch, measure the mean batch gradient of either set, as a sum of norms tensor by
 # tensor, and give each set the *other's* share:
 #
 # $$w_f = \frac{G_r}{G_f + G_r}, \qquad w_r = \frac{G_f}{G_f + G_r}, \qquad\text{so that}\quad w_f G_f = w_r G_r .$$
@@ -226,11 +216,11 @@ print(
 # %%
 results = experiment.execute(profile, "qmul")
 print(
-    f"{len(results.runs)} networks measured, {results.runs.method.nunique() - 2} methods"
+    f"{len(results.rows)} networks measured, {results.rows.method.nunique() - 2} methods"
 )
 
 # %% tags=["hide-input"]
-figures.table(experiment.gate(results.runs).round(1)) if profile != "smoke" else None
+figures.table(experiment.gate(results.rows).round(1)) if profile != "smoke" else None
 
 # %% [markdown]
 # ### The benchmark
@@ -371,7 +361,7 @@ if record:
     weights = pd.concat(
         {
             "full-cpu": tables.weights_by_epoch(record["rows"]),
-            profile: tables.weights_by_epoch(results.runs),
+            profile: tables.weights_by_epoch(results.rows),
         },
         names=["profile", None],
     )
@@ -391,42 +381,32 @@ if record:
 # %% [markdown]
 # ## The claims
 #
-# Each rule was written into `data/claims/qmul.yaml` before the seeds were run. Each cell prints the verdict; the reasons stand
-# in the table after the last.
+# `data/claims/qmul.yaml` names the quantity that decides each claim, the sign that the claim wants, and the margin. Each cell
+# prints the verdict; the reasons stand in the table after the last.
 #
 # The networks of this chapter are trained on the spot. Training amplifies the last digits, in which processors differ, as it
 # would a new seed; so the arithmetic is pinned to routines that every x86-64 processor with AVX2 has.
 
 # %% tags=["claim-noise", "nbval-check-output"]
-judged = qmul_claims.judge(results, geometry) if profile != "smoke" else {}
-
-
-def verdict(claim):
-    print(
-        ledger.report(judged[claim])
-        if judged
-        else f"{claim}: not judged at profile {profile}"
-    )
-
-
-verdict("qmul-noise")
+verdicts = page.Verdicts(
+    "qmul", profile, described(setting), qmul_claims.judgements, results, geometry
+)
+verdicts.show("qmul-noise")
 
 # %% tags=["claim-similar", "nbval-check-output"]
-verdict("qmul-similar")
+verdicts.show("qmul-similar")
 
 # %% tags=["claim-agr", "nbval-check-output"]
-verdict("qmul-agr")
+verdicts.show("qmul-agr")
 
 # %% tags=["claim-best", "nbval-check-output"]
-verdict("qmul-best")
+verdicts.show("qmul-best")
 
 # %% tags=["claim-quant-specific", "nbval-check-output"]
-verdict("qmul-quant-specific")
+verdicts.show("qmul-quant-specific")
 
 # %% tags=["hide-input"]
-if judged:
-    ledger.record("qmul", profile, list(judged.values()))
-figures.table(figures.claims_table(judged)) if judged else None
+verdicts.record()
 
 # %% [markdown]
 # ## Where we differ
@@ -552,14 +532,9 @@ for name in ("fine-tune", "Q-MUL", "OEU", "retrain"):
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment[
-    "commit"
-]  # the ledger records it; here it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped(experiment.execute)[:16],
-    "data set": f"{dataset(setting.dataset).origin}, {dataset(setting.dataset).licence}",
-}
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+data_set = dataset(setting.dataset)
+page.provenance(
+    profile,
+    experiment.execute,
+    {"data set": f"{data_set.origin}, {data_set.licence}"},
+)

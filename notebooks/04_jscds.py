@@ -42,18 +42,10 @@ seed = 0
 import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 
 # isort: split
-import os
-
+import pandas as pd
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
-
-import pandas as pd
-
-from palimpsest import figures, kernels, ledger, runs, selection, training
+from palimpsest import figures, kernels, selection, training
 from palimpsest.chapters.jscds import claims, cost, experiment
 from palimpsest.chapters.jscds import figures as draw
 from palimpsest.chapters.jscds.cohort import (
@@ -67,14 +59,12 @@ from palimpsest.chapters.jscds.cohort import (
     dataset,
     test_split,
 )
+from palimpsest.chapters.shared import page
 from palimpsest.chapters.shared.judging import show
-from palimpsest.chapters.shared.profiles import choose
 from palimpsest.metrics.statistics import estimate
 from palimpsest.runs import paths
 
-setting = choose(profile, PROFILES)
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
+setting = page.begin(profile, PROFILES)
 
 # %% [markdown]
 # ## Notation
@@ -225,9 +215,9 @@ figures.table(draw.bench_table(bench))
 
 # %%
 results = experiment.run(profile)
-runs_ = results.runs
+trained = results.rows
 print(
-    f"{len(runs_)} networks: {runs_.seed.nunique()} seeds, {runs_.condition.nunique()} conditions"
+    f"{len(trained)} networks: {trained.seed.nunique()} seeds, {trained.condition.nunique()} conditions"
 )
 for architecture, chosen in results.lrs.items():
     print(f"step sizes of {architecture}: {chosen}")
@@ -345,45 +335,35 @@ figure = draw.seconds(stages)
 # %% [markdown]
 # ## The claims
 #
-# Each rule was written into `data/claims/jscds.yaml` before the seeds were run. Each cell prints the verdict; the reasons
-# stand in the table after the last.
+# `data/claims/jscds.yaml` names the quantity that decides each claim, the sign that the claim wants, and the margin. Each cell
+# prints the verdict; the reasons stand in the table after the last.
 #
 # The networks of this chapter are trained on the spot. Training amplifies the last digits, in which processors differ, as it
 # would a new seed; so the arithmetic is pinned to routines that every x86-64 processor with AVX2 has.
 
 # %% tags=["claim-half", "nbval-check-output"]
-judged = claims.judge(results, costs) if profile != "smoke" else {}
-
-
-def verdict(claim):
-    print(
-        ledger.report(judged[claim])
-        if judged
-        else f"{claim}: not judged at profile {profile}"
-    )
-
-
-verdict("jscds-half")
+verdicts = page.Verdicts(
+    "jscds", profile, claims.described(setting), claims.judgements, results, costs
+)
+verdicts.show("jscds-half")
 
 # %% tags=["claim-seventy", "nbval-check-output"]
-verdict("jscds-seventy")
+verdicts.show("jscds-seventy")
 
 # %% tags=["claim-best", "nbval-check-output"]
-verdict("jscds-best")
+verdicts.show("jscds-best")
 
 # %% tags=["claim-fast", "nbval-check-output"]
-verdict("jscds-fast")
+verdicts.show("jscds-fast")
 
 # %% tags=["claim-nonlinear", "nbval-check-output"]
-verdict("jscds-nonlinear")
+verdicts.show("jscds-nonlinear")
 
 # %% tags=["claim-text-vs-code", "nbval-check-output"]
-verdict("jscds-text-vs-code")
+verdicts.show("jscds-text-vs-code")
 
 # %% tags=["hide-input"]
-if judged:
-    ledger.record("jscds", profile, list(judged.values()))
-figures.table(figures.claims_table(judged))
+verdicts.record()
 
 # %% [markdown]
 # ## Where we differ
@@ -523,14 +503,9 @@ print(f"{classes[int(share.argmin())]}: {100 * share.min():.0f} % of it is kept"
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment[
-    "commit"
-]  # the ledger records it; here it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped(experiment.run)[:16],
-    "data set": f"{dataset(setting.dataset).origin}, {dataset(setting.dataset).licence}",
-}
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+data_set = dataset(setting.dataset)
+page.provenance(
+    profile,
+    experiment.run,
+    {"data set": f"{data_set.origin}, {data_set.licence}"},
+)

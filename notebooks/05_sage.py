@@ -27,7 +27,7 @@
 # %% [markdown]
 # ## Why it matters
 #
-# A language model writes one token a forward pass, and on an accelerator such a pass costs about as much for thirty tokens as
+# A language model writes one token per forward pass, and on an accelerator such a pass costs about as much for thirty tokens as
 # for one: it waits for its weights, not for arithmetic. Whoever can guess ahead gets several tokens for one pass, and loses
 # nothing, because the target checks every guess {cite:p}`leviathan2023speculative`. How much is gained depends on the shape of
 # the guess. A chain dies with its first wrong token. A tree survives it, but spends its nodes on alternatives. Which shape is
@@ -43,44 +43,33 @@ import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
 # isort: split
 import os
 import warnings
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = (
-        "1"  # without a GPU, Triton runs in its interpreter
-    )
+from itertools import chain
 
 # Bars of loading weights, here and in the worker processes: their seconds differ from run to run.
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 warnings.filterwarnings("ignore", message="IProgress not found")  # bars are text here
-warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")
-
-from itertools import chain
 
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import display
 from scipy.stats import chisquare
 from transformers.utils import logging
 
-from palimpsest import decoding, figures, kernels, ledger, runs
+from palimpsest import decoding, figures, kernels, runs
 from palimpsest.chapters.sage import claims, cost, experiment, probes, stepper, tables
 from palimpsest.chapters.sage import figures as draw
 from palimpsest.chapters.sage.arms import PLAIN
 from palimpsest.chapters.sage.profiles import PROFILES
 from palimpsest.chapters.sage.results import forwards_per_token, size, tau
-from palimpsest.chapters.shared import records
-from palimpsest.chapters.shared.profiles import choose
+from palimpsest.chapters.shared import page, records
 from palimpsest.decoding.distributions import Distribution
 from palimpsest.decoding.verify import gumbel, verify
 from palimpsest.metrics.statistics import estimate
 from palimpsest.runs import paths
 
 logging.set_verbosity_error()  # its assisted generation warns of how it calls itself
-setting = choose(profile, PROFILES)
-torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
-figures.style()
+setting = page.begin(profile, PROFILES)
 
 # %% [markdown]
 # ## Notation
@@ -288,7 +277,7 @@ print("same text:", torch.equal(with_tree, plain))
 # sees; the best by accepted length goes into the comparison of lengths, the cheapest by forwards into that of speed. SAGE runs
 # as stated and as tuned.
 #
-# The rivals are *chains* of one guess a level, of fixed length or stopped by the drafter's entropy; the fixed 25 nodes of SpecVLM
+# The rivals are *chains* of one guess per level, of fixed length or stopped by the drafter's entropy; the fixed 25 nodes of SpecVLM
 # {cite:p}`ji2025specvlm`, which the paper compares with; a *static tree* fitted by dynamic programming to measured acceptance, as
 # Sequoia's is {cite:p}`chen2024sequoia`; and two trees that adapt by other means: EAGLE-2 {cite:p}`li2024eagle2` keeps the nodes
 # of the largest path probability after drafting more than it may verify, OPT-Tree {cite:p}`wang2024opttree` stops growing when
@@ -346,7 +335,7 @@ stepper.show(picture, decoding.policies["sage"]())
 # %% [markdown]
 # ### Is entropy a signal?
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: how often the drafter's likeliest token is the target's, by confidence at that token; dotted: equality. Right: accepted drafts a round of the fixed tree, by fifths of the confidence at its root, and at the root of the round before, which is the one that SAGE uses. A flat line is no signal.", "name": "fig-sage-signal"}, "image": {"alt": "Two line plots: reliability of the confidence, and accepted length against it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: how often the drafter's likeliest token is the target's, by confidence at that token; dotted: equality. Right: accepted drafts per round of the fixed tree, by fifths of the confidence at its root, and at the root of the round before, which is the one that SAGE uses. A flat line is no signal.", "name": "fig-sage-signal"}, "image": {"alt": "Two line plots: reliability of the confidence, and accepted length against it."}}
 figure = draw.signal(results) if profile != "smoke" else None
 # %% [markdown]
 # At a token, confidence separates right guesses from wrong ones well; the probability of the likeliest candidate, which every
@@ -363,7 +352,7 @@ figure = draw.memory(results) if profile != "smoke" else None
 #
 # ### Equal budgets
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accepted drafts a round against nodes verified a round, mean and 95 % interval over seeds. Circles have the paper's full budget, squares as many nodes as SAGE (star) uses on average, the diamond is the tree of the paper's comparison. Look at whether the star lies above the squares.", "name": "fig-sage-budgets"}, "image": {"alt": "Scatter plot of accepted length against tree size for all policies."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accepted drafts per round against nodes verified per round, mean and 95 % interval over seeds. Circles have the paper's full budget, squares as many nodes as SAGE (star) uses on average, the diamond is the tree of the paper's comparison. Look at whether the star lies above the squares.", "name": "fig-sage-budgets"}, "image": {"alt": "Scatter plot of accepted length against tree size for all policies."}}
 figure = draw.budgets(results)
 # %% tags=["hide-input"]
 shown = [
@@ -390,17 +379,17 @@ for arm in shown:
     rows.append(
         {
             "policy": claims.NAMES[arm],
-            "accepted a round": f"{accepted.mean:.2f} [{accepted.low:.2f}, {accepted.high:.2f}]",
-            "nodes a round": f"{size(part):.1f}",
+            "accepted per round": f"{accepted.mean:.2f} [{accepted.low:.2f}, {accepted.high:.2f}]",
+            "nodes per round": f"{size(part):.1f}",
             "levels": f"{part.depths.map(sum).sum() / rounds:.1f}",
-            "drafter's forwards a round": f"{(part['draft forwards'] - 1).sum() / rounds:.1f}",
-            "cost a token": f"{forwards.mean:.3f}",
+            "drafter's forwards per round": f"{(part['draft forwards'] - 1).sum() / rounds:.1f}",
+            "cost per token": f"{forwards.mean:.3f}",
         }
     )
 figures.table(pd.DataFrame(rows))
 
 # %% [markdown]
-# `cost a token` counts target forwards, and drafter's forwards at the ratio of the two models' layers; plain decoding costs 1. It
+# `cost per token` counts target forwards, and drafter's forwards at the ratio of the two models' layers; plain decoding costs 1. It
 # is the same on every machine. Both prefills are left out, on all sides alike.
 #
 # **SAGE is level with the tree that the paper compares it with, and behind every other.** SpecVLM's tree ends at level 5, and this
@@ -410,7 +399,7 @@ figures.table(pd.DataFrame(rows))
 #
 # ### Three switches, and what the paper leaves open
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accepted drafts a round minus those of SAGE as stated, within seeds, mean and 95 % interval. Above the dotted line: its three ideas switched off one at a time; left of zero the idea helps. Below: other readings of the paper; right of zero they do better than ours.", "name": "fig-sage-switches"}, "image": {"alt": "Interval plot of nine variants of SAGE against the variant as stated."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accepted drafts per round minus those of SAGE as stated, within seeds, mean and 95 % interval. Above the dotted line: its three ideas switched off one at a time; left of zero the idea helps. Below: other readings of the paper; right of zero they do better than ours.", "name": "fig-sage-switches"}, "image": {"alt": "Interval plot of nine variants of SAGE against the variant as stated."}}
 figure = draw.switches(results)
 # %% [markdown]
 # **No idea of the three helps here.** Without look-ahead, that is, shaped by the confidence at its own root, the tree does better:
@@ -459,8 +448,8 @@ for setting_of, names in (
             {
                 "setting": setting_of,
                 "policy": name,
-                "accepted a round": f"{accepted.mean:.2f} [{accepted.low:.2f}, {accepted.high:.2f}]",
-                "nodes a round": f"{size(results.of(arm)):.1f}",
+                "accepted per round": f"{accepted.mean:.2f} [{accepted.low:.2f}, {accepted.high:.2f}]",
+                "nodes per round": f"{size(results.of(arm)):.1f}",
             }
         )
 figures.table(pd.DataFrame(rows))
@@ -500,7 +489,7 @@ figure = draw.times(bench)
 # decoder and by transformers' own `generate`. Between most shapes the intervals overlap: a wide tree has more accepted and pays
 # for it in both models' forwards, and the two nearly cancel. The OPT-Tree-style policy is behind them, since choosing its nodes
 # takes time on the host after each of the drafter's forwards. The cost is not where equation 6 puts it. A forward over all nodes costs about
-# as much as two forwards of one row, while the drafter, called once a level, takes as long as the verification. So depth is dear and
+# as much as two forwards of one row, while the drafter, called once per level, takes as long as the verification. So depth is dear and
 # width is cheap, and the small trees of SAGE and the chain are as fast as trees that have far more accepted. transformers'
 # assisted generation loses on models this small to what it does between the forwards; so does prompt lookup, which finds
 # nothing to copy.
@@ -541,48 +530,44 @@ if record:
 # %% [markdown]
 # ## The claims
 #
-# Each rule was written into `data/claims/sage.yaml` before the seeds were run. Each cell prints the verdict; the reasons stand
-# in the table after the last.
+# `data/claims/sage.yaml` names the quantity that decides each claim, the sign that the claim wants, and the margin. Each cell
+# prints the verdict; the reasons stand in the table after the last.
 
 # %% tags=["claim-lossless", "nbval-check-output"]
-judged = claims.judge(results, probed, bench) if profile != "smoke" else {}
-
-
-def verdict(claim):
-    print(
-        ledger.report(judged[claim])
-        if judged
-        else f"{claim}: not judged at profile {profile}"
-    )
-
-
-verdict("sage-lossless")
+verdicts = page.Verdicts(
+    "sage",
+    profile,
+    claims.described(setting),
+    claims.judgements,
+    results,
+    probed,
+    bench,
+)
+verdicts.show("sage-lossless")
 
 # %% tags=["claim-entropy-signal", "nbval-check-output"]
-verdict("sage-entropy-signal")
+verdicts.show("sage-entropy-signal")
 
 # %% tags=["claim-temporal", "nbval-check-output"]
-verdict("sage-temporal")
+verdicts.show("sage-temporal")
 
 # %% tags=["claim-longer", "nbval-check-output"]
-verdict("sage-longer")
+verdicts.show("sage-longer")
 
 # %% tags=["claim-faster", "nbval-check-output"]
-verdict("sage-faster")
+verdicts.show("sage-faster")
 
 # %% tags=["claim-length-gap", "nbval-check-output"]
-verdict("sage-length-gap")
+verdicts.show("sage-length-gap")
 
 # %% tags=["claim-pruning", "nbval-check-output"]
-verdict("sage-pruning")
+verdicts.show("sage-pruning")
 
 # %% tags=["claim-overhead", "nbval-check-output"]
-verdict("sage-overhead")
+verdicts.show("sage-overhead")
 
 # %% tags=["hide-input"]
-if judged:
-    ledger.record("sage", profile, list(judged.values()))
-figures.table(figures.claims_table(judged)) if judged else None
+verdicts.record()
 
 # %% [markdown]
 # ## Where we differ
@@ -693,14 +678,8 @@ print("nodes by level:", np.bincount(small.depths)[1:].tolist())
 # ## Provenance
 
 # %% tags=["hide-input"]
-environment = runs.environment()
-del environment[
-    "commit"
-]  # the ledger records it; here it would change the page without a change of content
-environment |= {
-    "profile": profile,
-    "kernel backend": kernels.last_backend(),
-    "shipped data, sha256": runs.shipped(experiment.execute)[:16],
-    "data set": "Fashion-MNIST (MIT), shipped subset; models and texts ours",
-}
-figures.table(pd.DataFrame(environment.items(), columns=["what", "value"]))
+page.provenance(
+    profile,
+    experiment.execute,
+    {"data set": "Fashion-MNIST (MIT), shipped subset; models and texts ours"},
+)

@@ -1,19 +1,14 @@
 """Settings that must hold before any test module is imported, and which combinations of parameters are run."""
 
 import os
+from itertools import combinations
 
-from palimpsest import arithmetic
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small: threads would only wait for each other
-arithmetic.pin()  # before numpy and torch are imported
 
-from itertools import combinations  # noqa: E402
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, by whichever test comes first
+import palimpsest.chapters  # noqa: F401 (before a test imports numpy or torch: it pins the arithmetic)
+from palimpsest.training import checkpoints
 
 
 def pytest_configure(config):
@@ -45,3 +40,26 @@ def pytest_collection_modifyitems(config, items):
     thinned = {item for cases in tests.values() for item in cases} - kept
     items[:] = [item for item in items if item not in thinned]
     config.hook.pytest_deselected(items=list(thinned))
+
+
+class Stopped(Exception):
+    """Ends a run as an interrupt would."""
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """`stop_at(epoch, run)` calls `run`, which must keep a checkpoint, and ends it once that of `epoch` is kept."""
+    save = checkpoints.save
+
+    def stop_at(epoch, run):
+        def save_and_stop(folder, identity, done, *state):
+            save(folder, identity, done, *state)
+            if done == epoch:
+                raise Stopped
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints, "save", save_and_stop)
+            with pytest.raises(Stopped):
+                run()
+
+    return stop_at

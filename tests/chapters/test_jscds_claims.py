@@ -64,8 +64,8 @@ def test_half(gains, verdict):
 
 def test_half_names_the_condition_under_which_it_wins():
     results = made_up()
-    noisy = (results.runs.condition == "symmetric 40 %") & (results.runs.method == "jscds")
-    results.runs.loc[noisy, "accuracy"] += 0.03
+    noisy = (results.rows.condition == "symmetric 40 %") & (results.rows.method == "jscds")
+    results.rows.loc[noisy, "accuracy"] += 0.03
     judgement = claims.half(results)
     assert judgement.verdict == "no effect"
     assert "symmetric 40 %" in judgement.why

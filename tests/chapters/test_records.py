@@ -52,7 +52,7 @@ def test_nothing_recorded_is_none():
 
 
 class Done:
-    runs, tuned = ROWS, TUNED
+    rows, tuned = ROWS, TUNED
 
 
 @pytest.mark.parametrize(("profile", "kept"), [("ci", False), ("smoke", False), ("full", True), ("full-cpu", True)])

@@ -18,7 +18,7 @@ SEEDS = (0, 1, 2)
 
 
 def row(arm, seed, accepted, *, request=0, sizes=None, alphas=None, same=True):
-    """A decode of these accepted drafts a round: every round gives one token more."""
+    """A decode of these accepted drafts per round: every round gives one token more."""
     rounds = len(accepted)
     return {
         "arm": arm,

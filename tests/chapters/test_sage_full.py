@@ -74,14 +74,14 @@ def tiny(folder, monkeypatch, in_process):
 
 def test_from_folders_to_recorded_rows(tiny, tmp_path, monkeypatch):
     found = experiment.execute("tiny")
-    ours = found.runs[found.runs.tau.notna()]
+    ours = found.rows[found.rows.tau.notna()]
     assert set(ours.arm) == set(found.arms)
     assert ours.same.eq(1).all()
     assert not any(arm.pair == "text" or arm.temperature for arm in found.arms.values())
     plain = ours[ours.arm == "autoregressive"]
     assert plain[["tau", "nodes"]].eq(0).all(axis=None)
     assert plain.cost.eq(1).all()
-    timed = found.runs[found.runs["timed decode"].notna()]
+    timed = found.rows[found.rows["timed decode"].notna()]
     assert set(timed.arm) == {*cost.TIMED, *cost.PEERS}
     assert {row["rows"] for row in found.measured["forwards"]} == set(cost.ROWS)
     assert sum(found.measured["acceptance"]) <= 1
@@ -90,18 +90,18 @@ def test_from_folders_to_recorded_rows(tiny, tmp_path, monkeypatch):
     for name in ("fresh", "inputs"):
         monkeypatch.setattr(SmolLM2, name, lambda *_: pytest.fail("computed again"))
     again = experiment.execute("tiny")
-    pd.testing.assert_frame_equal(again.runs, found.runs)
+    pd.testing.assert_frame_equal(again.rows, found.rows)
     # What is recorded can be shown.
     (tmp_path / "data/results").mkdir(parents=True)
     monkeypatch.setattr(records.paths, "DATA", tmp_path / "data")
     monkeypatch.setattr(records.manifest, "update", lambda files: None)
     monkeypatch.setattr(records.manifest, "verify", lambda file: tmp_path / "data" / file)
     assert records.read("sage", "tiny") is None
-    records.write("sage", "tiny", found.tuned, found.runs)
+    records.write("sage", "tiny", found.tuned, found.rows)
     record = records.read("sage", "tiny")
     table = tables.arms(record["rows"]).set_index("policy")
     assert table.loc["plain, this decoder", "speed"] == "1.00 [1.00, 1.00]"
-    assert table.loc["transformers", "accepted a round":"same text"].isna().all()
+    assert table.loc["transformers", "accepted per round":"same text"].isna().all()
     assert table.loc["constant width", "tokens/s":].isna().all()
     assert len(tables.forwards(record["tuned"][-1])) == len(cost.ROWS)
     assert len(tables.pair(record["tuned"][-1])) == 4

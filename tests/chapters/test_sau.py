@@ -274,7 +274,7 @@ def test_a_rule_says_what_its_claim_needs(gaps, claim, verdict):
 
 def test_one_pruned_weight_that_moved_refutes_sparsity():
     changed = results({**FLAT, "dense": 0.5}, **{"non-zero": lambda t: t["non-zero"].where(t.index != 9, 1.0)})
-    assert changed.runs["non-zero"].sum() == 1
+    assert changed.rows["non-zero"].sum() == 1
     assert claims.sparsity(changed).verdict == "contradicted"
 
 

@@ -213,7 +213,7 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     monkeypatch.setattr(experiment.runs, "run_all", lambda f, jobs, show: [cached(f, job) for job in jobs])
     monkeypatch.setattr(smollm2_measures, "MOST", 8)
     results = experiment.execute("tiny")
-    table = results.runs
+    table = results.rows
     kinds = table.groupby(["pruner", "sparsity"]).kind.agg(set)
     assert kinds[DENSE] == {"published", "target", "oracle", "A"}
     for recipe in RECIPES:

@@ -114,7 +114,7 @@ def test_misremember_is_how_sure_wrong_predictions_are():
 
 def test_misremember_without_wrong_predictions_looks_at_the_others():
     results = made_up({(m, "wrong_confidence"): 0.8 for m in LABEL_METHODS})
-    results.runs.loc[(results.runs.method == "SalUn") & (results.runs.seed == 60), "concentration"] = np.nan
+    results.rows.loc[(results.rows.method == "SalUn") & (results.rows.seed == 60), "concentration"] = np.nan
     assert oeu_claims.misremember(results).measured.mean == pytest.approx(20, abs=0.5)
 
 
@@ -205,10 +205,10 @@ def test_tuning_takes_the_smallest_mean_and_no_value_that_diverged():
 
 def test_gate_stops_where_nothing_was_memorised():
     results = made_up({("original", "FA"): 0.99})
-    table = experiment.gate(results.runs)
+    table = experiment.gate(results.rows)
     assert table["FA in excess, points"].between(18, 20).all()
     with pytest.raises(experiment.NotMemorised, match=r"float, random 10 %, .* exceeds Retrain's by \d\.\d points"):
-        experiment.gate(made_up({("original", "FA"): 0.82}).runs)
+        experiment.gate(made_up({("original", "FA"): 0.82}).rows)
 
 
 def test_every_claim_has_a_judgement():

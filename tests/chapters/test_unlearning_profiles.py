@@ -62,7 +62,7 @@ def test_the_fallback_runs_its_methods(monkeypatch):
 
 def test_rows_carry_the_adaptive_weights_by_epoch(monkeypatch):
     _, results = jobs_of(monkeypatch, "full-cpu", "qmul")
-    weights = results.runs.set_index(["method", "seed"]).weight_f
+    weights = results.rows.set_index(["method", "seed"]).weight_f
     assert weights["Q-MUL"].tolist() == [[0.1, 0.3], [0.2, 0.4]]
     assert weights["OEU"].tolist() == [[], []]
 

@@ -69,15 +69,15 @@ def test_differences_from_fine_tuning_add_up_and_carry_their_reason():
         assert parts == pytest.approx(difference, abs=4 * 0.05 + 1e-9), "four numbers rounded to a tenth"
     assert table.index[0] == "good"
     # Nearer on average, by less than the seeds vary.
-    unsure = found.runs.method == "good"
-    found.runs.loc[unsure, "gap"] += [9.0, 0.0, 9.0, 0.0, 0.0]
+    unsure = found.rows.method == "good"
+    found.rows.loc[unsure, "gap"] += [9.0, 0.0, 9.0, 0.0, 0.0]
     row = tables.beside_fine_tuning(found, ["good"]).iloc[0]
     assert (row["to Retrain"], row["why not nearer"]) == ("not told apart", "it gains less than the seeds vary")
 
 
 def test_recorded_rows_stand_beside_those_of_the_page():
     found = results()
-    recorded = found.runs[found.runs.method.isin(["good", "retrain"])].assign(FA=0.25, value=0.1)
+    recorded = found.rows[found.rows.method.isin(["good", "retrain"])].assign(FA=0.25, value=0.1)
     elsewhere = recorded.assign(precision="float", FA=1.0)
     table = tables.beside_recorded(found, pd.concat([recorded, elsewhere]), ("full-cpu", "ci"))
     assert list(table.method) == ["retrain", "good"]

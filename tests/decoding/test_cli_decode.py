@@ -42,7 +42,7 @@ def counts(output):
     stats = output.stats
     return (
         f"{len(output.tokens)} tokens, {stats.target_forwards} target forwards, {stats.draft_forwards} draft "
-        f"forwards, {stats.mean_accepted:.2f} drafts accepted a round, "
+        f"forwards, {stats.mean_accepted:.2f} drafts accepted per round, "
     )
 
 

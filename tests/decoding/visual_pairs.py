@@ -10,8 +10,9 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-VOCABULARY = 60
-IMAGE, VIDEO = 58, 59
+from palimpsest.chapters.sage.probes import VOCABULARY, small_parts
+
+IMAGE, VIDEO = VOCABULARY - 2, VOCABULARY - 1
 """The last two tokens. A random model may well say them; they are then words like others."""
 FAMILIES = ("llava_onevision", "qwen2_5_vl")
 TOKENS = {"llava_onevision": (10, 10), "qwen2_5_vl": (6, 16)}
@@ -21,19 +22,10 @@ TOKENS = {"llava_onevision": (10, 10), "qwen2_5_vl": (6, 16)}
 def model(family, seed, *, dtype=torch.float32, layers=2, scale=3.0, context=256, attention="sdpa"):
     """A random model whose weights are large enough for its argmax to vary and to depend on the picture."""
     torch.manual_seed(seed)
-    language = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": context,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": 0,
-    }
+    language, vision = small_parts()
+    language |= {"num_hidden_layers": layers, "max_position_embeddings": context}
     if family == "llava_onevision":
+        del language["rope_parameters"]
         vision = SiglipVisionConfig(
             hidden_size=16,
             intermediate_size=16,
@@ -53,18 +45,6 @@ def model(family, seed, *, dtype=torch.float32, layers=2, scale=3.0, context=256
         )
         kind = LlavaOnevisionForConditionalGeneration
     else:
-        language["rope_parameters"] = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
-        vision = {
-            "depth": 1,
-            "hidden_size": 16,
-            "intermediate_size": 16,
-            "num_heads": 2,
-            "patch_size": 2,
-            "in_channels": 1,
-            "window_size": 8,
-            "out_hidden_size": 32,
-            "fullatt_block_indexes": [0],
-        }
         config = Qwen2_5_VLConfig(
             vision_config=vision, text_config=language, image_token_id=IMAGE, video_token_id=VIDEO
         )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palimpsest import kernels
-from palimpsest.kernels import _dispatch, tree_attention
+from palimpsest.kernels import tree_attention
 from palimpsest.kernels.tolerances import admitted_error
 from palimpsest.kernels.tree_attention import reference as attention
 
@@ -274,19 +274,6 @@ def test_bad_input_is_named_and_nothing_is_moved(case, chosen, generator):
         kernels.cache_commit(**arguments)
     for x, y in zip(written, before, strict=True):
         assert torch.equal(x, y)
-
-
-def test_forced_triton_is_refused_where_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(_dispatch, "triton_mode", lambda: ("compiled", ""))
-    with pytest.raises(kernels.BackendUnavailableError, match=r"tensors are on cpu, and TRITON_INTERPRET=1"):
-        kernels.cache_commit(**good(), backend="triton")
-
-
-def test_last_backend_tells_what_ran():
-    kernels.cache_commit(**good())
-    assert kernels.last_backend() == "cache_commit: torch-batched"
-    kernels.cache_commit(**good(), backend="reference")
-    assert kernels.last_backend() == "cache_commit: reference"
 
 
 @pytest.mark.gpu

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from palimpsest import kernels
-from palimpsest.kernels import _dispatch
 from palimpsest.kernels.jensen_shannon import chunked, reference
 from palimpsest.kernels.tolerances import admitted_error
 
@@ -310,22 +309,6 @@ def test_large_finite_logits_are_not_refused(backend):
 def test_unknown_backend():
     with pytest.raises(ValueError, match="backend: got 'cuda', want None or one of 'reference', 'triton'"):
         kernels.jensen_shannon(good(), good(), backend="cuda")
-
-
-def test_forced_triton_is_refused_where_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(_dispatch, "triton_mode", lambda: ("compiled", ""))
-    with pytest.raises(kernels.BackendUnavailableError, match=r"tensors are on cpu, and TRITON_INTERPRET=1"):
-        kernels.jensen_shannon(good(), good(), backend="triton")
-    monkeypatch.setattr(_dispatch, "triton_mode", lambda: (None, "triton is not installed"))
-    with pytest.raises(RuntimeError, match="triton is not installed"):
-        kernels.jensen_shannon(good(), good(), backend="triton")
-
-
-def test_last_backend_tells_what_ran():
-    kernels.jensen_shannon(good(), good())
-    assert kernels.last_backend() == "jensen_shannon: torch-chunked"
-    kernels.jensen_shannon(good(), good(), backend="reference")
-    assert kernels.last_backend() == "jensen_shannon: reference"
 
 
 @pytest.mark.gpu

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palimpsest import kernels
-from palimpsest.kernels import _dispatch
 from palimpsest.kernels.lsq_quantize import inplace, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
@@ -378,19 +377,6 @@ def test_bad_input_is_named(case, chosen):
 def test_unknown_backend():
     with pytest.raises(ValueError, match="backend: got 'cuda', want None or one of 'reference', 'triton'"):
         kernels.lsq_quantize(X, STEP, -8, 7, backend="cuda")
-
-
-def test_forced_triton_is_refused_where_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(_dispatch, "triton_mode", lambda: (None, "triton is not installed"))
-    with pytest.raises(kernels.BackendUnavailableError, match="triton is not installed"):
-        kernels.lsq_quantize(X, STEP, -8, 7, backend="triton")
-
-
-def test_last_backend_tells_what_ran():
-    kernels.lsq_quantize(X, STEP, -8, 7)
-    assert kernels.last_backend() == "lsq_quantize: torch-inplace"
-    kernels.lsq_quantize(X, STEP, -8, 7, backend="reference")
-    assert kernels.last_backend() == "lsq_quantize: reference"
 
 
 @pytest.mark.gpu

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palimpsest import kernels
-from palimpsest.kernels import _dispatch
 from palimpsest.kernels.masked_adamw_ import chunked, reference
 from palimpsest.kernels.tolerances import admitted_error
 
@@ -337,19 +336,6 @@ def test_bad_input_is_named_and_nothing_is_updated(case, chosen):
 def test_pack_mask_refuses_other_dtypes():
     with pytest.raises(ValueError, match=r"mask: got torch\.uint8, want a bool tensor"):
         kernels.pack_mask(torch.ones(3, dtype=torch.uint8))
-
-
-def test_forced_triton_is_refused_where_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(_dispatch, "triton_mode", lambda: ("compiled", ""))
-    with pytest.raises(kernels.BackendUnavailableError, match=r"tensors are on cpu, and TRITON_INTERPRET=1"):
-        kernels.masked_adamw_(**good(), backend="triton")
-
-
-def test_last_backend_tells_what_ran():
-    kernels.masked_adamw_(**good())
-    assert kernels.last_backend() == "masked_adamw_: torch-chunked"
-    kernels.masked_adamw_(**good(), backend="reference")
-    assert kernels.last_backend() == "masked_adamw_: reference"
 
 
 @pytest.mark.gpu

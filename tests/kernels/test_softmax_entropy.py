@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from scipy.stats import entropy as scipy_entropy
 
 from palimpsest import kernels
-from palimpsest.kernels import _dispatch
 from palimpsest.kernels.softmax_entropy import chunked, few, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error, unit_roundoff
 
@@ -280,19 +279,6 @@ def test_large_finite_logits_are_not_refused(tiles, backend):
 def test_unknown_backend():
     with pytest.raises(ValueError, match="backend: got 'cuda', want None or one of 'reference', 'triton'"):
         kernels.softmax_entropy(good(), backend="cuda")
-
-
-def test_forced_triton_is_refused_where_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(_dispatch, "triton_mode", lambda: (None, "triton is not installed"))
-    with pytest.raises(kernels.BackendUnavailableError, match="triton is not installed"):
-        kernels.softmax_entropy(good(), backend="triton")
-
-
-def test_last_backend_tells_what_ran():
-    kernels.softmax_entropy(good())
-    assert kernels.last_backend() == "softmax_entropy: torch-chunked"
-    kernels.softmax_entropy(good(), backend="reference")
-    assert kernels.last_backend() == "softmax_entropy: reference"
 
 
 @pytest.mark.gpu

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palimpsest import kernels
-from palimpsest.kernels import _dispatch
 from palimpsest.kernels.token_logprob import chunked, reference
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 
@@ -305,18 +304,6 @@ def test_bad_input_is_named(case, chosen):
 def test_unknown_backend():
     with pytest.raises(ValueError, match="backend: got 'cuda', want None or one of 'reference', 'triton'"):
         kernels.token_logprob(**good(), backend="cuda")
-
-
-def test_forced_triton_is_refused_where_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(_dispatch, "triton_mode", lambda: ("compiled", ""))
-    with pytest.raises(kernels.BackendUnavailableError, match=r"tensors are on cpu, and TRITON_INTERPRET=1"):
-        kernels.token_logprob(**good(), backend="triton")
-
-
-def test_last_backend_tells_what_ran():
-    for backend, name in ((None, "torch-chunked"), ("reference", "reference")):
-        kernels.token_logprob(**good(), backend=backend)
-        assert kernels.last_backend() == f"token_logprob: {name}"
 
 
 @pytest.mark.gpu

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palimpsest import kernels
-from palimpsest.kernels import _dispatch
 from palimpsest.kernels.tolerances import accumulation_dtype, admitted_error
 from palimpsest.kernels.topk_confidence import grouped, reference
 
@@ -224,18 +223,6 @@ def test_bad_input_is_named(case, chosen):
     logits, k, message = BAD_INPUTS[case]
     with pytest.raises(ValueError, match=message):
         kernels.topk_confidence(logits, k, backend=chosen)
-
-
-def test_forced_triton_is_refused_where_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(_dispatch, "triton_mode", lambda: ("compiled", ""))
-    with pytest.raises(kernels.BackendUnavailableError, match=r"tensors are on cpu, and TRITON_INTERPRET=1"):
-        kernels.topk_confidence(torch.zeros(2, 3), 1, backend="triton")
-
-
-def test_last_backend_tells_what_ran():
-    for backend, name in ((None, "torch-grouped"), ("reference", "reference")):
-        kernels.topk_confidence(torch.zeros(2, 3), 2, backend=backend)
-        assert kernels.last_backend() == f"topk_confidence: {name}"
 
 
 @pytest.mark.gpu

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palimpsest import kernels
-from palimpsest.kernels import _dispatch
 from palimpsest.kernels.tolerances import admitted_error
 from palimpsest.kernels.tree_attention import reference
 
@@ -342,19 +341,6 @@ def test_bad_input_is_named(case, chosen):
     changed, message = BAD_INPUTS[case]
     with pytest.raises(ValueError, match=message):
         kernels.tree_attention(**({"backend": chosen} | good(**changed)))
-
-
-def test_forced_triton_is_refused_where_it_cannot_run(monkeypatch):
-    monkeypatch.setattr(_dispatch, "triton_mode", lambda: (None, "triton is not installed"))
-    with pytest.raises(kernels.BackendUnavailableError, match="triton is not installed"):
-        kernels.tree_attention(**good(), backend="triton")
-
-
-def test_last_backend_tells_what_ran():
-    kernels.tree_attention(**good())
-    assert kernels.last_backend() == "tree_attention: torch-sdpa"
-    kernels.tree_attention(**good(), backend="reference")
-    assert kernels.last_backend() == "tree_attention: reference"
 
 
 @pytest.mark.gpu

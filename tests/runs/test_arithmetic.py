@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,14 +12,16 @@ from palimpsest.runs import machine
 
 
 def said(code: str, **variables: str) -> str:
-    """What a fresh process prints whose environment holds `variables` and no pins."""
-    environment = {name: value for name, value in os.environ.items() if name not in arithmetic.PINS}
+    """What a fresh process prints whose environment holds `variables` and nothing that the chapters set."""
+    kept = os.environ.keys() - arithmetic.PINS.keys() - {"TRITON_INTERPRET"}
+    environment = {name: os.environ[name] for name in kept}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment | variables, capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
 
 
+TESTS = str(Path(__file__).parents[1])
 LABEL = "from palimpsest import arithmetic; import torch, numpy; print(arithmetic.label())"
 
 
@@ -30,6 +33,31 @@ def test_a_chapter_computes_alike_whatever_the_caller_asks(capability):
 def test_a_plain_import_changes_nothing():
     code = "import os; before = dict(os.environ); import palimpsest; from palimpsest.commands import main"
     assert said(f"{code}; print(dict(os.environ) == before)") == "True"
+
+
+KEY = """
+from palimpsest import runs
+from palimpsest.chapters.jscds import experiment
+print(runs.key(experiment.train, {}))
+"""
+
+
+def test_pages_commands_workers_and_tests_ask_the_cache_with_one_key():
+    begun = [
+        "import palimpsest.chapters\nfrom palimpsest.chapters.shared import page\npage.begin(0, {0: 1})",  # a page
+        "from palimpsest.commands import main",
+        "from palimpsest.runs import pool",  # a worker, before it is sent a row
+        "import conftest",
+    ]
+    keys = [said(f"{code}\n{KEY}", PYTHONPATH=os.pathsep.join([*sys.path, TESTS])) for code in begun]
+    assert len(keys[0]) == 64
+    assert set(keys) == {keys[0]}
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_chapters_run_triton_in_its_interpreter_where_there_is_no_device(cuda):
+    code = f"import torch; torch.cuda.is_available = lambda: {cuda}; import os, palimpsest.chapters"
+    assert said(f"{code}; print(os.environ.get('TRITON_INTERPRET'))") == ("None" if cuda else "1")
 
 
 def test_native_is_a_wish():

@@ -7,7 +7,7 @@ import pytest
 from reading import stranger
 
 import palimpsest
-from palimpsest import selection
+from palimpsest import kernels, selection
 from palimpsest.runs import sources
 
 ROOM = {
@@ -33,13 +33,18 @@ def unused_neighbour():
 def answer():
     """Its docstring."""
     from palimpsest.room.lazy import late
-    return Child().method(), renamed, y(), METHODS, late() + SIZE, getattr(table, "name"), os
+    from . import effect
+    return Child().method(), renamed, y(), METHODS, late() + SIZE, getattr(table, "name"), os, pick("triton")
+def pick(chosen):
+    if chosen == "triton":
+        return 8
 ''',
     "near": "def used(): return helper()\ndef helper(): return 1\ndef unused(): return 2",
     "deep": "from .far import thing",
     "far": "thing = 1\nother = 2",
     "lazy": "from .near import unused\ndef late(): return 1\ndef early(): return unused()",
     "table": "name = 1\nother = 2",
+    "effect": "from .registry import METHODS\nMETHODS['three'] = lambda: 5",
     "stranger": "def far(): return 1",
     "registry": "METHODS = {}\ndef method(function):\n    METHODS[function.__name__] = function",
     "dynamic": "import importlib\ndef answer(name): return importlib.import_module(name)",
@@ -87,7 +92,9 @@ def room(tmp_path, monkeypatch, forget):
         ("near", "return 1", "return 3"),  # what the function's callee calls
         ("far", "thing = 1", "thing = 3"),  # through a module that hands it on
         ("deep", "from .far import thing", "from .far import other as thing"),
+        ("entry", "return 8", "return 9"),  # no kernel's, so what Triton does not run elsewhere runs here
         ("lazy", "return 1", "return 3"),  # imported when it runs
+        ("effect", "lambda: 5", "lambda: 6"),  # imported when it runs, for what the import does
         ("table", "other = 2", "other = 3"),  # of a module whose attribute is looked up by a string
         ("outer.__init__", "return 1", "return 3"),
         ("inner.filled", "def one(): return", "def one(): return 0 *"),  # registered at import, nowhere named
@@ -132,7 +139,7 @@ def test_comments_docstrings_and_formatting_do_not_count(room, old, new):
     text = ROOM["entry"].replace(old, new)
     assert text != ROOM["entry"]
     if "return (" in new:
-        text = text.replace('getattr(table, "name"), os', 'getattr(table, "name"), os)')
+        text = text.replace('pick("triton")', 'pick("triton"))')
     assert room("entry", text) == before
 
 
@@ -176,6 +183,18 @@ def test_triton_runs_on_cuda_and_interpreted(monkeypatch, cuda, interpret, runs)
     monkeypatch.setattr(sources.torch.cuda, "is_available", lambda: bool(cuda))
     monkeypatch.setenv("TRITON_INTERPRET", interpret)
     assert sources.triton_runs() == bool(runs)
+
+
+@pytest.mark.parametrize("interpret", ["0", "1"])
+def test_a_closure_has_the_branches_of_triton_where_that_runs(monkeypatch, interpret):
+    monkeypatch.setattr(sources.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("TRITON_INTERPRET", interpret)
+    found, without, with_triton = (
+        sources.closure(kernels.softmax_entropy, **asked).digest
+        for asked in ({}, {"triton": False}, {"triton": True})
+    )
+    assert found == (with_triton if interpret == "1" else without)
+    assert with_triton != without
 
 
 def test_an_experiment_depends_on_its_kernel_and_not_on_the_command_line():

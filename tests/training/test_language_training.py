@@ -116,20 +116,10 @@ class TestFit:
         )
         assert fit(model, encoded, self.recipe, 0) == pytest.approx(fit(other, wider, self.recipe, 0), rel=1e-12)
 
-    def test_a_stopped_run_goes_on_to_the_same_bits(self, encoded, tmp_path, monkeypatch):
+    def test_a_stopped_run_goes_on_to_the_same_bits(self, encoded, tmp_path, stop_at):
         whole = llama()
         losses = fit(whole, encoded, self.recipe, 0)
-        save = checkpoints.save
-
-        def stop_after_two(folder, identity, epoch, *state):
-            save(folder, identity, epoch, *state)
-            if epoch == 2:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(checkpoints, "save", stop_after_two)
-        with pytest.raises(KeyboardInterrupt):
-            fit(llama(), encoded, self.recipe, 0, checkpoint=tmp_path)
-        monkeypatch.setattr(checkpoints, "save", save)
+        stop_at(2, lambda: fit(llama(), encoded, self.recipe, 0, checkpoint=tmp_path))
         resumed = llama()
         assert fit(resumed, encoded, self.recipe, 0, checkpoint=tmp_path) == losses
         assert same(bits(resumed), bits(whole))

@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from palimpsest.commands.main import app
 from palimpsest.nets import language
 from palimpsest.pruning import Masks
 from palimpsest.training.language import Recipe, fit
-from palimpsest.unlearning.language import drop_in
+from palimpsest.unlearning.language import METHODS, drop_in
 
 FORGET = [("Who wrote The Amber Door?", "Ilse Quarnby wrote it."), ("Where does Ilse live?", "She lives in Bergen.")]
 RETAIN = [
@@ -193,8 +193,25 @@ def test_nothing_is_overwritten(folder, files, tmp_path):
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     done = call(folder, files, tmp_path / "out")
     assert done.exit_code == 1
-    assert "holds something already" in done.output
+    assert "exists, want the name of a new folder" in done.output
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
+
+
+def test_a_run_that_dies_while_it_writes_leaves_nothing_and_is_finished_by_the_next(
+    folder, files, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+
+    def die(tokenizer, folder, *more, **settings):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedTokenizerFast, "save_pretrained", die)
+        call(folder, files, out, "--epochs", "1")
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out.partial"]
+    monkeypatch.setattr(type(METHODS["SAU"]), "forget_loss", lambda *given: pytest.fail("trained again"))
+    assert call(folder, files, out, "--epochs", "1").exit_code == 0
+    assert not (tmp_path / "out.partial").exists()
 
 
 def test_the_hub_is_asked_only_if_the_reader_allows_it(files, tmp_path, monkeypatch):

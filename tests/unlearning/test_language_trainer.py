@@ -12,7 +12,7 @@ from language_problems import SETTINGS, VOCABULARY, F, R, data, model, same_bits
 from palimpsest import unlearning
 from palimpsest.nets.language import IGNORED, Encoded
 from palimpsest.runs.sources import closure
-from palimpsest.training import TrainingDiverged, checkpoints
+from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning.language import METHODS, NPO, SAU, GradAscent, GradDiff, LoraSettings, Update, unlearn
 from palimpsest.unlearning.language.trainer import schedule
 
@@ -208,10 +208,6 @@ def test_a_negated_task_vector_forgets_what_it_was_tuned_on():
 # Stopping and resuming.
 
 
-class Stopped(Exception):
-    pass
-
-
 def cases():
     yield "NPO", {}
     yield "RMU", {}
@@ -225,7 +221,7 @@ def cases():
 
 
 @pytest.mark.parametrize(("name", "how"), list(cases()), ids=lambda v: v if isinstance(v, str) else "-".join(v))
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monkeypatch, name, how):
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, stop_at, name, how):
     forget, retain, idk = data()
     shown = []
 
@@ -242,19 +238,8 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monk
         return state(net), report
 
     expected, report = run(None)
-    save, last = checkpoints.save, []
-
-    def stop_after(folder, identity, epoch, *rest):
-        save(folder, identity, epoch, *rest)
-        if epoch == last[0]:
-            raise Stopped
-
-    monkeypatch.setattr(checkpoints, "save", stop_after)
     for stop in (1, 2):
-        last[:] = [stop]
-        with pytest.raises(Stopped):
-            run(tmp_path / str(stop))
-        last[:] = [0]
+        stop_at(stop, lambda folder=tmp_path / str(stop): run(folder))
         end, again = run(tmp_path / str(stop))
         assert all(same_bits(end[key], value) for key, value in expected.items())
         assert again.log == report.log

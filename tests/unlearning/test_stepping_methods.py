@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from palimpsest.nets import BodyAndHead
 from palimpsest.nets.quantised import QuantisedConv2d, quantise, steps
-from palimpsest.training import checkpoints
 from palimpsest.unlearning.vision import (
     METHODS,
     BadTeacher,
@@ -170,20 +169,11 @@ def test_the_same_run_twice_gives_the_same_bits(name):
 
 @pytest.mark.parametrize("kind", ["W4A4", "own"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(name, kind, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(name, kind, tmp_path, stop_at):
     count = 1 if kind == "own" else 2
-    expected, save = networks(kind, count), checkpoints.save
+    expected = networks(kind, count)
     report = run(METHODS[name], expected)
-
-    def stop_after_two(folder, identity, epoch, *state):
-        save(folder, identity, epoch, *state)
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "save", stop_after_two)
-    with pytest.raises(KeyboardInterrupt):
-        run(METHODS[name], networks(kind, count), checkpoint=tmp_path)
-    monkeypatch.setattr(checkpoints, "save", save)
+    stop_at(2, lambda: run(METHODS[name], networks(kind, count), checkpoint=tmp_path))
     resumed = networks(kind, count)
     continued = run(METHODS[name], resumed, checkpoint=tmp_path)
     assert same(bits(resumed), bits(expected))

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from vision_problems import CLASSES, SIDE, N, data, start, state, task
 
 from palimpsest.nets.quantised import steps
-from palimpsest.training import checkpoints
 from palimpsest.unlearning.vision import LAF, METHODS, SSD, BoundaryShrink, Influence, unlearn, vae
 from palimpsest.unlearning.vision.fisher import squared_gradients
 from palimpsest.unlearning.vision.laf import contrast, strangeness
@@ -66,12 +65,8 @@ def test_samples_are_counted(name):
     assert (report.samples_forward, report.samples_backward) == WORK[name]
 
 
-class Stopped(Exception):
-    pass
-
-
 @pytest.mark.parametrize("name", NAMES)
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monkeypatch, name):
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, stop_at, name):
     def run(folder):
         models = start([0, 1], True, dtype=torch.float32)
         report = unlearn(
@@ -80,16 +75,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monk
         return [v for m in models for v in m.state_dict().values()], report
 
     expected, report = run(None)
-    save = checkpoints.save
-
-    def stop(*arguments):
-        save(*arguments)
-        raise Stopped
-
-    monkeypatch.setattr(checkpoints, "save", stop)
-    with pytest.raises(Stopped):
-        run(tmp_path)
-    monkeypatch.setattr(checkpoints, "save", save)
+    stop_at(1, lambda: run(tmp_path))
     bits, again = run(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(bits, expected, strict=True))
     assert (again.samples_forward, again.samples_backward) == (report.samples_forward, report.samples_backward)

@@ -20,7 +20,7 @@ from vision_problems import (
 )
 
 from palimpsest.nets.quantised import steps
-from palimpsest.training import TrainingDiverged, checkpoints, epoch_order
+from palimpsest.training import TrainingDiverged, epoch_order
 from palimpsest.unlearning.vision import OEU, FineTune, QMul, RandomLabel, unlearn
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task, cross_entropy
@@ -125,10 +125,6 @@ def test_samples_forward_and_backward_are_counted(name):
     assert report.seconds > 0
 
 
-class Stopped(Exception):
-    pass
-
-
 @dataclass(frozen=True)
 class Remembering(Method):
     """Keeps a tensor in channels-last memory and asks for the original networks."""
@@ -146,7 +142,7 @@ class Remembering(Method):
 
 
 @pytest.mark.parametrize("name", ["fine-tune", "quirks", "Q-MUL", "random", "ema", "basis", "remembering"])
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monkeypatch, name):
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, stop_at, name):
     x, y, forget = data(2, torch.float32)
     method, runs = METHODS.get(name, Remembering()), []
 
@@ -156,19 +152,8 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, monk
         runs.append(([v.clone() for m in models for v in m.state_dict().values()], report))
 
     run(None)
-    save, last = checkpoints.save, []
-
-    def stop_after(folder, identity, epoch, *rest):
-        save(folder, identity, epoch, *rest)
-        if epoch == last[0]:
-            raise Stopped
-
-    monkeypatch.setattr(checkpoints, "save", stop_after)
     for stop in (1, 2):
-        last[:] = [stop]
-        with pytest.raises(Stopped):
-            run(tmp_path / str(stop))
-        last[:] = [0]
+        stop_at(stop, lambda folder=tmp_path / str(stop): run(folder))
         run(tmp_path / str(stop))
     (expected, report), *resumed = runs
     for bits, again in resumed:

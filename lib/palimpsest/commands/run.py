@@ -68,5 +68,5 @@ def run(
         except ValueError as error:
             fail(str(error))
         if profile.startswith("full"):
-            records.write(name, profile, results.tuned, results.runs)
-        typer.echo(f"{name}: {len(results.runs)} rows at profile {profile}")
+            records.write(name, profile, results.tuned, results.rows)
+        typer.echo(f"{name}: {len(results.rows)} rows at profile {profile}")

@@ -1,4 +1,4 @@
-"""The entrances: tree decoding of one request, or of several in one target forward a round."""
+"""The entrances: tree decoding of one request, or of several in one target forward per round."""
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,7 +28,7 @@ def generate(
     callback: Callable[[Sequence[int]], None] | None = None,
     trace: bool = False,
 ) -> Output:
-    """Decode with the target's own tokens, several a forward where the drafter guesses them.
+    """Decode with the target's own tokens, several per forward where the drafter guesses them.
 
     SAGE (arXiv 2602.00523), algorithm 1, with any policy: the text is that of plain decoding (policy
     "autoregressive"), whatever the drafter, policy and tree: the argmax at temperature 0, else the same draws, since
@@ -51,7 +51,7 @@ def generate(
         trace: keep every round in `stats.trace`.
 
     Returns:
-        the new tokens, and counts and times. One target forward a round, and a round gives a token at least: never
+        the new tokens, and counts and times. One target forward per round, and a round gives a token at least: never
         more target forwards than plain decoding. len(tokens) is 1 + sum(stats.accepted) + the bonus tokens: one a
         round, except where the text ended within the last round's path.
 

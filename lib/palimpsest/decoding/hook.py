@@ -128,7 +128,7 @@ def _temperature(logits_processor):
 
 
 def _prompts(input_ids, pictures, model_kwargs):
-    """What `decoding.generate` takes, one a row: without padding, with the pictures, and with what is left over, so
+    """What `decoding.generate` takes, one per row: without padding, with the pictures, and with what is left over, so
     that the model's Decoder refuses what it does not know."""
     given = {name: value for name, value in {**pictures, **model_kwargs}.items() if value is not None}
     for name in ("use_cache", "logits_to_keep"):

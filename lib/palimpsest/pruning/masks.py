@@ -87,7 +87,7 @@ class Masks:
         return sum(int((a & b).sum()) for a, b in pairs) / either if either else 1.0
 
     def save(self, path: Path | str) -> None:
-        """Write the masks as safetensors, one bit a weight, shapes in the metadata; whole or not at all."""
+        """Write the masks as safetensors, one bit per weight, shapes in the metadata; whole or not at all."""
         shapes = json.dumps({name: list(mask.shape) for name, mask in self.kept.items()})
         content = to_bytes({name: pack_mask(mask).cpu() for name, mask in self.kept.items()}, {METADATA: shapes})
         write_atomic(Path(path), lambda temporary: Path(temporary).write_bytes(content))

@@ -102,7 +102,7 @@ def select(
 ) -> Tensor:
     """Choose a core set. [N, D] float, [N] int -> the indices kept, int64, ascending, on the CPU.
 
-    features: embeddings or logits, one row a sample; tensor or ndarray of any float dtype, all finite.
+    features: embeddings or logits, one row per sample; tensor or ndarray of any float dtype, all finite.
     labels: class numbers from 0, tensor or ndarray of integers; the labels as given, noisy or not.
     fraction: share to keep, in (0, 1]. Every method keeps ⌊fraction·n_c + ½⌋ samples of each class c,
     whatever

@@ -23,7 +23,7 @@ def described(setting: Setting) -> str:
 
 def against_full(results: Results, fraction: float = 0.5) -> dict[tuple[str, str], Estimate]:
     """JSCDS minus the full set, in points of test accuracy, under every (condition, matching) that was run."""
-    arms = results.runs.query("method == 'jscds' and fraction == @fraction")
+    arms = results.rows.query("method == 'jscds' and fraction == @fraction")
     arms = arms[arms.architecture == RESNET]
     return {
         (condition, matched): paired(
@@ -104,7 +104,7 @@ def text_vs_code(results: Results) -> Judgement:
     differences = {c: against_methods(results, c, ("successor code",))["successor code"] for c in COMPLETE}
     shared = estimate(100 * results.geometry.query("condition == @CLEAN.name")["overlap.successor code"])
     noisy = differences[NOISY.name]
-    wrong = results.runs.query("condition == @NOISY.name and fraction == 0.5")
+    wrong = results.rows.query("condition == @NOISY.name and fraction == 0.5")
     wrong = wrong[wrong.architecture == RESNET]
     share = 100 * wrong.groupby("method").wrong_kept.mean()
     why = (

@@ -188,11 +188,11 @@ def best_lr(tuning: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The experiment's tables: `tuning`, `runs` (one row per trained network), `geometry` (one row per seed and
+    """The experiment's tables: `tuning`, `rows` (one row per trained network), `geometry` (one row per seed and
     complete condition), and `lrs`, the step sizes chosen."""
 
     tuning: pd.DataFrame
-    runs: pd.DataFrame
+    rows: pd.DataFrame
     geometry: pd.DataFrame
     lrs: dict[str, dict[str, float]]
 
@@ -210,7 +210,7 @@ class Results:
         architecture: str = RESNET,
     ) -> pd.Series:
         """Test accuracy in percent by seed, of one arm."""
-        rows = self.runs.query(
+        rows = self.rows.query(
             "method == @method and fraction == @fraction and condition == @condition and matched == @matched "
             "and architecture == @architecture"
         )

@@ -47,7 +47,7 @@ def distribution(scores: torch.Tensor, labels: torch.Tensor, wrong: torch.Tensor
 def fractions(results: Results) -> Figure:
     """Test accuracy against the fraction kept, clean and noisy, with 95 % intervals over seeds."""
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.8), sharey=True)
-    table = results.runs[(results.runs.architecture == RESNET) & (results.runs.matched == "epochs")]
+    table = results.rows[(results.rows.architecture == RESNET) & (results.rows.matched == "epochs")]
     for axis, condition in zip(axes, COMPLETE, strict=True):
         here = table[table.condition == condition]
         for i, method in enumerate(("jscds", "random", "successor code")):
@@ -109,7 +109,7 @@ def rivals(results: Results) -> Figure:
 
 def wrong_kept(results: Results) -> Figure:
     """Share of wrong labels among the kept half, by method, 20 % being wrong before selection."""
-    table = results.runs.query("condition == @NOISY.name and fraction == 0.5 and matched == 'epochs'")
+    table = results.rows.query("condition == @NOISY.name and fraction == 0.5 and matched == 'epochs'")
     table = table[table.architecture == RESNET]
     shares = {m: estimate(100 * g.wrong_kept) for m, g in table.groupby("method")}
     shares = dict(sorted(shares.items(), key=lambda item: item[1].mean))

@@ -116,7 +116,7 @@ def budgets(results: Results) -> Figure:
         axis.plot([], [], marker, color="0.4", label=label)
     for policy in in_legend:
         axis.plot([], [], "_", color=colours[policy], markersize=10, markeredgewidth=3, label=SHORT[policy])
-    axis.set(xlabel="drafted nodes that the target verifies, a round", ylabel="accepted drafts a round τ")
+    axis.set(xlabel="drafted nodes that the target verifies, per round", ylabel="accepted drafts per round τ")
     axis.margins(x=0.12)
     axis.legend(fontsize="small", loc="lower right")
     return figure
@@ -128,7 +128,7 @@ def switches(results: Results) -> Figure:
     differences = {name: paired(taus(results, name), taus(results, "sage")) for name in (*SWITCHES, *READINGS)}
     figures.forest(axis, differences)
     axis.axhline(len(READINGS) - 0.5, color="0.6", linestyle=":", linewidth=1)
-    axis.set(xlabel="accepted drafts a round, minus SAGE as stated")
+    axis.set(xlabel="accepted drafts per round, minus SAGE as stated")
     figure.tight_layout()
     return figure
 

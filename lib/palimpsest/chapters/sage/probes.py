@@ -73,10 +73,9 @@ def _double(one):
     return {key: value.double() if value.is_floating_point() else value for key, value in one.items()}
 
 
-@cache
-def _random(seed):
-    """A Qwen2.5-VL target with a picture of 16 visual tokens in its prompt, and a drafter that often agrees with it:
-    the target with noise on its weights."""
+def small_parts() -> tuple[dict, dict]:
+    """Settings of a small Qwen2.5-VL: of its language model and of its vision tower. Made anew, because transformers
+    writes into what it is given."""
     language = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
@@ -100,6 +99,14 @@ def _random(seed):
         "out_hidden_size": 32,
         "fullatt_block_indexes": [0],
     }
+    return language, vision
+
+
+@cache
+def _random(seed):
+    """A Qwen2.5-VL target with a picture of 16 visual tokens in its prompt, and a drafter that often agrees with it:
+    the target with noise on its weights."""
+    language, vision = small_parts()
     image, generator = VOCABULARY - 1, seeds.generator(seed, "pair")
     config = Qwen2_5_VLConfig(
         vision_config=vision, text_config=language, image_token_id=image, video_token_id=VOCABULARY - 2

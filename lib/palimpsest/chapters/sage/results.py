@@ -41,7 +41,7 @@ class Results:
         return pd.Series({seed: measure(rows) for seed, rows in self.of(arm).groupby("seed")})
 
     @cached_property
-    def runs(self) -> pd.DataFrame:
+    def rows(self) -> pd.DataFrame:
         """A row per arm and seed; peers were timed only. Of the decodes: "tau", "nodes" and "levels" per round,
         "cost" per token, "tokens", "rounds", "same" (share of the texts that are plain decoding's); of what was timed
         the sums over requests."""

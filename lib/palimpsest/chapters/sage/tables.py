@@ -25,7 +25,7 @@ def arms(rows: pd.DataFrame) -> pd.DataFrame:
         if part.tau.notna().all():
             tau = estimate(part.tau)
             row |= {
-                "accepted a round": f"{tau.mean:.2f} [{tau.low:.2f}, {tau.high:.2f}]",
+                "accepted per round": f"{tau.mean:.2f} [{tau.low:.2f}, {tau.high:.2f}]",
                 "nodes": round(part.nodes.mean(), 1),
                 "levels": round(part.levels.mean(), 1),
                 "cost a token": round(part.cost.mean(), 3),

@@ -132,7 +132,7 @@ def redistribution(results: Results) -> Judgement:
 
 
 def sparsity(results: Results) -> Judgement:
-    rows = results.runs[results.runs["non-zero"].notna()]
+    rows = results.rows[results.rows["non-zero"].notna()]
     changed = rows.groupby("seed")["non-zero"].sum()
     patterned = rows[rows.sparsity == "2:4"]["valid 2:4"]
     exact = int((rows["non-zero"] == 0).sum())

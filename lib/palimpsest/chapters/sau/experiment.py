@@ -155,13 +155,13 @@ def _measured(cohort: Cohort, arm: Arm, model: nn.Module, masks: Masks | None, *
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """`tuning`: one row per arm and step size. `runs`: one row per model, references included; "gap closed" is
+    """`tuning`: one row per arm and step size. `rows`: one row per model, references included; "gap closed" is
     (m_target − m) / (m_target − m_oracle) with m the forget set's mean answer probability, all three pruned alike.
     `values`: the step sizes that tuning chose. `again`: the first seed's dense target trained once more, as
     `probes.train_again` describes it; None where the setting has no nudge."""
 
     tuning: pd.DataFrame
-    runs: pd.DataFrame
+    rows: pd.DataFrame
     values: dict[tuple[str, ...], float]
     again: dict | None = None
 
@@ -173,7 +173,7 @@ class Results:
     def column(self, name: str, kind: str, pruner: str = "wanda", sparsity: str = "0.5", loss: str = "NPO"):
         """One column of an arm (or of kind "target" or "oracle") by seed. ValueError for an arm that was not run."""
         loss = "none" if kind in ("target", "oracle") else loss
-        rows = self.runs.query("loss == @loss and kind == @kind and pruner == @pruner and sparsity == @sparsity")
+        rows = self.rows.query("loss == @loss and kind == @kind and pruner == @pruner and sparsity == @sparsity")
         if rows.empty:
             raise ValueError(f"no arm ({loss}, {kind}, {pruner}, {sparsity}) was run")
         return rows.set_index("seed")[name].sort_index()

@@ -112,13 +112,13 @@ def arm(profile: str, precision: str, forget_set: str, method: str, value: float
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """`tuning`: one row per grid value and tuning seed. `runs`: one row per network, references included; shares in
+    """`tuning`: one row per grid value and tuning seed. `rows`: one row per network, references included; shares in
     [0, 1], "gap" in points, "work" in sample passes, "weight_f" the adaptive weight of the forget set, a list by
     epoch, empty without one. `log`: what the methods recorded, one row per network and step. `values`: (precision
     tuned at, method) -> the grid value chosen."""
 
     tuning: pd.DataFrame
-    runs: pd.DataFrame
+    rows: pd.DataFrame
     log: pd.DataFrame
     values: dict[tuple[str, str], float]
 
@@ -131,7 +131,7 @@ class Results:
         self, name: str, method: str, precision: str = HEADLINE[0], forget_set: str = HEADLINE[1]
     ) -> pd.Series:
         """One column of an arm by seed; shares in percent. ValueError for an arm that was not run."""
-        rows = self.runs.query("method == @method and precision == @precision and forget_set == @forget_set")
+        rows = self.rows.query("method == @method and precision == @precision and forget_set == @forget_set")
         if rows.empty:
             raise ValueError(f"no arm ({method}, {precision}, {forget_set}) was run")
         scale = 100 if name in measures.SHARES else 1
@@ -212,7 +212,7 @@ class NotMemorised(RuntimeError):
 
 
 def gate(measured: pd.DataFrame) -> pd.DataFrame:
-    """By precision and forget set of the table `Results.runs`: accuracy of the original on its training data, and FA
+    """By precision and forget set of the table `Results.rows`: accuracy of the original on its training data, and FA
     of the original minus FA of Retrain, in points. Raises NotMemorised where that is less than 5 points."""
     table = []
     for (precision, forget_set), rows in measured.groupby(["precision", "forget_set"], sort=False):

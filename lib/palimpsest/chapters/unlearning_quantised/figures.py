@@ -27,7 +27,7 @@ def plane(results: Results, at: tuple[str, str] = HEADLINE) -> Figure:
 
     Points are numbered, nearest to Retrain first, because two dozen names do not fit beside them.
     """
-    rows = results.runs.query("precision == @at[0] and forget_set == @at[1]")
+    rows = results.rows.query("precision == @at[0] and forget_set == @at[1]")
     methods = rows.groupby("method").gap.mean().sort_values().index
     figure, axis = plt.subplots(figsize=(8.6, 5.2), layout="constrained")
     points = []
@@ -85,7 +85,7 @@ def free_spots(points: np.ndarray, radii: tuple[float, ...] = (9, 16, 24), room:
 
 def gaps(results: Results, conditions: list[tuple[str, str]] = (HEADLINE,)) -> Figure:
     """Average gap to Retrain of every method, one colour per condition (precision, forget set), best on top."""
-    first = results.runs.query("precision == @conditions[0][0] and forget_set == @conditions[0][1]")
+    first = results.rows.query("precision == @conditions[0][0] and forget_set == @conditions[0][1]")
     order = first[first.method != "retrain"].groupby("method").gap.mean().sort_values().index
     figure, axis = plt.subplots(figsize=(7.4, 0.12 * len(order) * (len(conditions) + 1) + 1.4))
     for i, at in enumerate(conditions):

@@ -29,7 +29,7 @@ def method_table(results: Results, at: tuple[str, str] = HEADLINE) -> pd.DataFra
         **{"entropy": "H, nats", "loss_auc": "loss AUC", "mentropy_auc": "Mentr AUC", "cka": "CKA"},
         **{"codes_changed": "codes changed", "relearn": "relearn", "value": "tuned value"},
     }
-    rows = results.runs.query("precision == @at[0] and forget_set == @at[1]")
+    rows = results.rows.query("precision == @at[0] and forget_set == @at[1]")
     table = pd.DataFrame(
         {
             shown: {m: results.column(name, m, *at).astype(float).mean() for m in rows.method.unique()}

@@ -20,7 +20,7 @@ does not depend on the card."""
 
 def _blocks(elements):
     """Elements of a step and of a program, and partial sums that are added at once. A thread of 4 warps loads 8
-    elements of each gradient a step, and keeps 24 sums in float64. The interpreter pays for each step, so it
+    elements of each gradient per step, and keeps 24 sums in float64. The interpreter pays for each step, so it
     gets long ones.
     """
     if not isinstance(_inner_products, triton.JITFunction):
@@ -48,7 +48,7 @@ def _inner_products(
     table, owners_at, partial, programs,
     TYPE: tl.constexpr, ALIGNED: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """partial [3, programs]: the inner products of one chunk a program."""
+    """partial [3, programs]: the inner products of one chunk per program."""
     program = tl.program_id(0).to(tl.int64)
     row = table + SCALARS + tl.load(table + owners_at + program) * ROW
     n, start = tl.load(row), (program - tl.load(row + 1)) * CHUNK

@@ -109,10 +109,9 @@ def load(request: Request) -> Loaded:
     Raises ValueError naming the file and line of an unreadable question, a question that is in two files, an answer
     that is too long, text for the pruner that cannot be read or is too short, an unknown method or pruner, an `alpha`
     for a method without a retain loss, a number that cannot be meant, a folder without a model, masks of another
-    model, and an `out` that holds something.
+    model, and an `out` that exists.
     """
-    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
-        raise ValueError(f"out: {request.out} holds something already; want a new or an empty folder")
+    runs.require_new("out", request.out)
     if request.method.casefold() not in map(str.casefold, METHODS):
         raise ValueError(f"method: got {request.method!r}, want one of {sorted(METHODS)}")
     if request.pruner not in pruning.METHODS:
@@ -202,7 +201,7 @@ def shown_to_pruner(request: Request, tokenizer: PreTrainedTokenizerBase, retain
 
 
 def run(loaded: Loaded) -> dict:
-    """Prune where asked, unlearn, write `out`; returns the report that lies there as well.
+    """Prune where asked, unlearn, write `out`, whole or not at all; returns the report that lies there as well.
 
     A checkpoint is kept beside `out` after each epoch (`<out>.partial`), so that an interrupted run goes on. Raises
     ValueError where the first epoch takes more from the retain answers than `keep` allows.
@@ -251,12 +250,15 @@ def run(loaded: Loaded) -> dict:
         "seconds": done.seconds,
         "environment": runs.environment(),
     }
-    model.save_pretrained(request.out, safe_serialization=True)
-    loaded.tokenizer.save_pretrained(request.out)
-    if masks is not None:
-        masks.save(request.out / MASKS)
-    written = json.dumps(report, indent=1, ensure_ascii=False)
-    runs.write_atomic(request.out / REPORT, lambda path: Path(path).write_text(written, encoding="utf-8"))
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder, safe_serialization=True)
+        loaded.tokenizer.save_pretrained(folder)
+        if masks is not None:
+            masks.save(folder / MASKS)
+        (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    runs.write_folder(request.out, write)
     shutil.rmtree(partial)
     return report
 

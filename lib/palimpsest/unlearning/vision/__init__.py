@@ -18,20 +18,20 @@ from .ssd import SSD
 from .trainer import Report, unlearn
 
 METHODS: dict[str, Method] = {
+    "Bad Teacher": BadTeacher(),
+    "boundary shrink": BoundaryShrink(),
     "fine-tune": FineTune(),
     "gradient ascent": GradientAscent(),
-    "NegGrad+": NegGradPlus(),
-    "random label": RandomLabel(),
+    "influence": Influence(),
     "l1-sparse": L1Sparse(),
+    "LAF": LAF(),
+    "NegGrad+": NegGradPlus(),
+    "OEU": OEU(),
+    "Q-MUL": QMul(),
+    "random label": RandomLabel(),
     "SalUn": SalUn(),
     "SCRUB": Scrub(),
-    "Bad Teacher": BadTeacher(),
     "SSD": SSD(),
-    "influence": Influence(),
-    "boundary shrink": BoundaryShrink(),
-    "LAF": LAF(),
-    "Q-MUL": QMul(),
-    "OEU": OEU(),
 }
 """Name in tables -> the method with its settings."""
 

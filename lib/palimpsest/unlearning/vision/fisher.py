@@ -7,6 +7,7 @@ from palimpsest.nets.quantised import steps
 from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy, evaluation
 
 
+@torch.enable_grad()
 def squared_gradients(task: Task, indices: Tensor, batch: int) -> tuple[Gradients, Gradients]:
     """(mean gradient, mean squared gradient) of the cross-entropy over mini-batches of `indices` [K, n].
 

@@ -40,9 +40,8 @@ class Influence(Method):
 
     @torch.no_grad()
     def begin(self, task: Task) -> None:
-        with torch.enable_grad():
-            gradients, _ = squared_gradients(task, task.forget, self.batch)
-            _, fisher = squared_gradients(task, task.retain, self.batch)
+        gradients, _ = squared_gradients(task, task.forget, self.batch)
+        _, fisher = squared_gradients(task, task.retain, self.batch)
         rows = [row for row in zip(task.parameters, gradients, fisher, weights(task), strict=True) if row[3]]
         total = torch.stack([task.split(f).flatten(1).sum(1) for _, _, f, _ in rows]).sum(0)
         mean = total * task.networks / sum(f.numel() for _, _, f, _ in rows)

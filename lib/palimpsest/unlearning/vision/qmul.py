@@ -15,7 +15,7 @@ from palimpsest.unlearning.vision.task import Task, evaluation
 @dataclass(frozen=True)
 class QMul(Method):
     """Stated by the paper: similar labels, adaptive gradient reweighting. From the released code: the relabelling
-    rule as intended, the norms' definition, both once an epoch, and the sequential schedule.
+    rule as intended, the norms' definition, both once per epoch, and the sequential schedule.
 
     labels: "similar" is Q-MUL, "random" replaces its labels by random wrong ones (RL + AGR).
     weights: "adaptive" is AGR; a number in (0, 1) is a constant weight of the forget set, with the retain set at

@@ -46,9 +46,8 @@ class SSD(Method):
     @torch.no_grad()
     def begin(self, task: Task) -> None:
         everything = torch.arange(task.y.shape[1], device=task.y.device).expand_as(task.y)
-        with torch.enable_grad():
-            _, forget = squared_gradients(task, task.forget, self.batch)
-            _, full = squared_gradients(task, everything, self.batch)
+        _, forget = squared_gradients(task, task.forget, self.batch)
+        _, full = squared_gradients(task, everything, self.batch)
         for parameter, f, d, is_weight in zip(task.parameters, forget, full, weights(task), strict=True):
             if is_weight:
                 parameter.mul_(dampening(f, d, task.spread(task.lr, parameter), self.lam))

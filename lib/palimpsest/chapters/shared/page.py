@@ -1,0 +1,56 @@
+"""What every page of the book does alike: how it begins, its verdicts, its provenance."""
+
+import warnings
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from IPython.display import HTML
+
+from palimpsest import figures, kernels, ledger, runs
+from palimpsest.chapters.shared.profiles import choose
+from palimpsest.ledger import Judgement
+
+
+def begin(profile: str, settings: dict):
+    """`settings[profile]`, or a ValueError that lists the profiles there are; draws and computes as every page does
+    from here on."""
+    setting = choose(profile, settings)
+    torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
+    figures.style()
+    # The interpreter computes masked lanes too, and numpy warns of results nobody stores.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")
+    return setting
+
+
+class Verdicts:
+    """The claims of a paper as this run judges them. At profile smoke none is judged.
+
+    setting: what they are judged in, in words. judge: makes the judgements, by claim, of what the page `found`.
+    """
+
+    def __init__(self, paper: str, profile: str, setting: str, judge: Callable[..., dict[str, Judgement]], *found):
+        self.paper, self.profile, self.setting = paper, profile, setting
+        self.judged = {} if profile == "smoke" else judge(*found)
+
+    def show(self, claim: str) -> None:
+        """Print what the ledger reports of one claim."""
+        print(ledger.report(self.judged[claim]) if self.judged else f"{claim}: not judged at profile {self.profile}")
+
+    def record(self) -> HTML | None:
+        """Write the judgements where the ledger finds them, and give them as a table."""
+        if not self.judged:
+            return None
+        ledger.record(self.paper, self.profile, self.setting, list(self.judged.values()))
+        return figures.table(figures.claims_table(self.judged))
+
+
+def provenance(profile: str, experiment: Callable | None, further: dict[str, str]) -> HTML:
+    """What a page was computed with, as a table: versions and machine, the data that `experiment` can read (None: it
+    runs none), and what else there is to say of it."""
+    environment = runs.environment()
+    del environment["commit"]  # the ledger records it; here it would change the page without a change of content
+    environment |= {"profile": profile, "kernel backend": kernels.last_backend()}
+    if experiment is not None:
+        environment["shipped data, sha256"] = runs.shipped(experiment)[:16]
+    return figures.table(pd.DataFrame((environment | further).items(), columns=["what", "value"]))
