@@ -12,7 +12,6 @@ Chapters compute with pinned arithmetic (`palimpsest.arithmetic`), so one accept
 
 import json
 import math
-import platform
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from palimpsest.data import manifest
 from palimpsest.metrics.statistics import Estimate
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
-from palimpsest.runs.machine import environment
+from palimpsest.runs.machine import environment, processor
 
 VERDICTS = ("reproduced", "trend only", "not reproduced", "not run")
 """From the strongest to the weakest."""
@@ -137,17 +136,6 @@ def record(paper: str, profile: str, judgements: list[Judgement]) -> Path:
     path = FRESH / f"{paper}.{profile}.json"
     write_atomic(path, lambda file: Path(file).write_text(json.dumps(content, indent=1, ensure_ascii=False)))
     return path
-
-
-def processor() -> str:
-    """What this machine's processor calls itself; how matrix products are rounded depends on it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    names = [found[name] for name in ("model name", "cpu family", "model") if name in found]
-    return " ".join(names) or platform.machine()
 
 
 def accept(runtimes: dict[str, float]) -> list[Path]:
