@@ -118,7 +118,11 @@ def _files(root):
 def _fault(name, entry, root):
     file = root / name
     if entry is None:
-        return f"{file}: unlisted: not in {NAME}" if file.is_file() else f"{file}: missing, and not in {NAME}"
+        if file.is_file():
+            return f"{file}: unlisted: not in {NAME}"
+        # The whole folder is in a checkout alone, and a package is asked for more than it holds.
+        hint = "; a checkout has it: set PALIMPSEST_DATA to its folder data" if paths.INSTALLED else ""
+        return f"{file}: missing, and not in {NAME}{hint}"
     if not file.is_file():
         return f"{file}: missing, but listed in {NAME}"
     found = _digest(file)
