@@ -39,7 +39,7 @@ def doctor() -> None:
 def agreement() -> Iterator[str]:
     """A line for each piece of the digest, whether it agrees here; what a difference means, and other versions."""
     if platform.machine().lower() not in arithmetic.X86:
-        yield f"not compared: {platform.machine()} has none of the routines; values here agree within intervals alone"
+        yield f"not compared: {platform.machine()} has none of the routines; compare within the seeds' interval"
         return
     try:
         found, committed = digest.fresh(), digest.committed()
