@@ -95,12 +95,13 @@ def weights(module: nn.Module) -> list[np.ndarray]:
 
 
 def convolution() -> list[np.ndarray]:
-    """Convolutions with batch norm, SGD with momentum."""
+    """Convolutions with batch norm, the last wide enough to be cut into blocks; SGD with momentum."""
     model = nn.Sequential(
         *(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
         *(nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
-        *(nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)),
+        *(nn.Conv2d(32, 128, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(128), nn.ReLU()),
+        *(nn.Conv2d(128, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10)),
     )
     start(model)
     images, labels = numbers(64, 1, 28, 28), torch.arange(64) % 10
