@@ -54,7 +54,7 @@ archive: env ## write one file with sources, results and site, for deposit
 	@$(BIN)/python -m palimpsest.publish.archive
 
 clean: ## remove everything that was built; .venv stays
-	@rm -rf _build .pytest_cache .ruff_cache .hypothesis lib/*.egg-info
+	@rm -rf _build build dist .pytest_cache .ruff_cache .hypothesis lib/*.egg-info
 	@find lib tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
 lock: env ## resolve requirements.in into requirements.lock

@@ -4,7 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from palimpsest.commands.main import app
 from palimpsest.data import manifest
 from palimpsest.runs import paths
 
@@ -136,6 +138,56 @@ def test_update_is_repeatable_and_safe_for_two_at_a_time(root):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda name: manifest.update([name], root=root), names))
     manifest.check(root=root)
+
+
+def test_entering_a_changed_file_keeps_what_else_its_entry_says(root):
+    said = {"licence": "MIT", "origin": "elsewhere", "made_by": "hand"}
+    manifest.update(["claims/x.yaml"], **said, root=root)
+    (root / "claims/x.yaml").write_text("- id: y, and longer\n")
+    (entry,) = manifest.enter([root / "claims/x.yaml"], origin="here", root=root)
+    assert entry == manifest.read(root)["claims/x.yaml"]
+    assert entry["bytes"] == 20
+    assert entry.items() >= (said | {"origin": "here"}).items()
+    manifest.check(root=root)
+
+
+def test_a_new_file_is_entered_with_all_that_an_entry_says(root):
+    (root / "claims/new.yaml").write_text("- id: new\n")
+    before = (root / "MANIFEST").read_bytes()
+    with pytest.raises(ValueError, match=r"^origin: claims/new.yaml is new in MANIFEST, want its origin, made_by$"):
+        manifest.enter(["claims/x.yaml", "claims/new.yaml"], licence="MIT", root=root)
+    assert (root / "MANIFEST").read_bytes() == before
+    manifest.enter(["claims/new.yaml"], licence="MIT", origin="o", made_by="m", root=root)
+    manifest.check(root=root)
+
+
+def test_entering_drops_what_is_gone_and_refuses_what_is_no_file(root):
+    (root / "results/b.json").unlink()
+    assert manifest.enter(["results/b.json"], root=root) == []
+    manifest.check(root=root)
+    for path, message in {
+        "results": "want a file that MANIFEST lists",
+        "MANIFEST": "want a file that MANIFEST lists",
+        "results/c.json": "does not exist and is not listed",
+        "../x": "want a file under",
+    }.items():
+        with pytest.raises(ValueError, match=f"^path: got .*{message}"):
+            manifest.enter([path], licence="MIT" if path == "MANIFEST" else None, root=root)
+
+
+def test_the_command_enters_by_path_from_where_it_is_called(root, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", root)
+    monkeypatch.chdir(root.parent)
+    (root / "claims/x.yaml").write_text("- id: y\n")
+    refused = CliRunner().invoke(app, ["data"])
+    assert refused.exit_code == 1
+    assert "x.yaml: altered" in refused.stderr
+    done = CliRunner().invoke(app, ["data", "--list", "data/claims/x.yaml"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.split() == ["8", "CC-BY-4.0", "claims/x.yaml"]
+    assert len(CliRunner().invoke(app, ["data"]).stdout.splitlines()) == 4
+    alone = CliRunner().invoke(app, ["data", "--licence", "MIT"])
+    assert "licence: got 'MIT' without --list" in alone.stderr
 
 
 def test_a_kill_while_the_manifest_is_written_leaves_the_old_one(root, monkeypatch):

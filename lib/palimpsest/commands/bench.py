@@ -10,7 +10,7 @@ from palimpsest.kernels import bench as kernel_bench
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
 
-from .failure import fail
+from .failure import fail, needs_checkout
 
 
 def bench(
@@ -18,6 +18,7 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(help="Operations; all when none is named.")] = None,
 ) -> None:
     """Measure kernels against their peers, the stages of selection, and decoding, into data/bench."""
+    needs_checkout("bench")
     os.environ.setdefault("PALIMPSEST_ARITHMETIC", "native")  # speed is that of the processor's own routines
     stages = ("selection", "decoding")
     ops = [name for name in only if name not in stages] if only else None

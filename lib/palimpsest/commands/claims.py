@@ -4,11 +4,19 @@ import typer
 
 from palimpsest import ledger
 from palimpsest.publish import pages
+from palimpsest.runs import paths
+
+from .failure import fail
 
 
 def claims() -> None:
     """Print every claim with its verdict, and how many have which."""
-    found = ledger.load()
+    try:
+        found = ledger.load()
+    except ValueError as error:
+        fail(str(error))
+    if not found:
+        fail(f"{paths.DATA / 'claims'} holds no claims; PALIMPSEST_DATA, if set, must name the data/ of a checkout")
     for claim in found:
         typer.echo(f"{claim.verdict:>12}  {claim.id:<20} {claim.quantity}: {pages.measured(claim)}")
     typer.echo(pages.tally(found))

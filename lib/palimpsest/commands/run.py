@@ -11,7 +11,7 @@ import typer
 
 from palimpsest.runs import paths
 
-from .failure import fail
+from .failure import fail, needs_checkout
 
 
 def _jscds(profile: str):
@@ -54,6 +54,8 @@ def run(
     pending: Annotated[bool, typer.Option(help="Only experiments without recorded rows at this profile.")] = False,
 ) -> None:
     """Run experiments. Rows of `full` and its variants are recorded in data/results; the others fill the cache."""
+    if profile.startswith("full"):
+        needs_checkout(f"run --profile {profile}")
     from palimpsest.chapters.shared import records
 
     for name in names or EXPERIMENTS:

@@ -98,6 +98,36 @@ def update(
         write_atomic(root / NAME, lambda file: Path(file).write_text(text, encoding="utf-8"))
 
 
+def enter(
+    paths: Iterable[str | Path],
+    *,
+    licence: str | None = None,
+    origin: str | None = None,
+    made_by: str | None = None,
+    root: Path | None = None,
+) -> list[dict]:
+    """Accept these files as they now are, as `update`, but with what their entries say besides, where None is given.
+
+    Returns the new entries of those that are there. Nothing is written, and a ValueError is raised, where a file is
+    new and one of the three is None, and for a folder, MANIFEST itself, and a path that is neither there nor listed.
+    """
+    root, wanted = _root(root), {"licence": licence, "origin": origin, "made_by": made_by}
+    listed, details = read(root), {}
+    for name in sorted({_name(path, root) for path in paths}):
+        known = listed.get(name, {})
+        details[name] = {key: known.get(key) if value is None else value for key, value in wanted.items()}
+        if (root / name).is_dir() or name == NAME:
+            raise ValueError(f"path: got {root / name}, want a file that {NAME} lists or is to list")
+        lacking = [key for key, value in details[name].items() if value is None]
+        if lacking and (root / name).exists():
+            raise ValueError(f"{lacking[0]}: {name} is new in {NAME}, want its {', '.join(lacking)}")
+        if lacking:
+            raise ValueError(f"path: got {root / name}, which does not exist and is not listed in {NAME}")
+    for name, said in details.items():
+        update([name], **said, root=root)
+    return [entry for name, entry in read(root).items() if name in details]
+
+
 def _root(root):
     return Path(paths.DATA if root is None else root)
 
@@ -118,7 +148,11 @@ def _files(root):
 def _fault(name, entry, root):
     file = root / name
     if entry is None:
-        return f"{file}: unlisted: not in {NAME}" if file.is_file() else f"{file}: missing, and not in {NAME}"
+        if file.is_file():
+            return f"{file}: unlisted: not in {NAME}"
+        # The whole folder is in a checkout alone, and a package is asked for more than it holds.
+        hint = "; a checkout has it: set PALIMPSEST_DATA to its folder data" if paths.INSTALLED else ""
+        return f"{file}: missing, and not in {NAME}{hint}"
     if not file.is_file():
         return f"{file}: missing, but listed in {NAME}"
     found = _digest(file)

@@ -31,7 +31,7 @@ from nbformat import NotebookNode
 
 from palimpsest import arithmetic, ledger
 from palimpsest.data import manifest
-from palimpsest.publish import pages, site
+from palimpsest.publish import kernel, pages, site
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
 
@@ -104,6 +104,7 @@ def execute(chapter: str, parameters: dict | None = None, folder: Path = EXECUTE
 
     The seconds of a `cold` run, which found nothing in the cache, are what the status page reports.
     """
+    kernel.require()
     notebook = source_of(chapter)
     known = {p for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []) for p in _assigned(cell)}
     for name in parameters or {}:
@@ -118,7 +119,7 @@ def execute(chapter: str, parameters: dict | None = None, folder: Path = EXECUTE
     try:
         with _progress():
             papermill.execute_notebook(
-                given, made, parameters, cwd=NOTEBOOKS, kernel_name="python3", progress_bar=False
+                given, made, parameters, cwd=NOTEBOOKS, kernel_name=kernel.NAME, progress_bar=False
             )
     except papermill.PapermillExecutionError as error:
         raise GateError(f"{chapter}: cell {error.cell_index} failed: {error.ename}: {error.evalue}") from error
@@ -159,6 +160,7 @@ def check_outputs(chapters: list[str]) -> None:
 
     nbval passes over a notebook without tagged or executed cells, so those are counted first.
     """
+    kernel.require()
     notebooks = [NOTEBOOKS / f"{chapter}.ipynb" for chapter in chapters]
     for path in notebooks:
         cells = [c for c in nbformat.read(path, 4).cells if CHECKED in c.metadata.get("tags", [])]

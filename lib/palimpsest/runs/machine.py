@@ -25,17 +25,6 @@ NUMERICAL = ("numpy", "scipy", "scikit-learn", "cleanlab", "transformers", "toke
 """Packages besides torch that compute or feed what is measured."""
 
 
-def processor() -> str:
-    """What this machine's processor calls itself; how matrix products are rounded depends on it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-    except OSError:  # not Linux
-        return platform.processor() or platform.machine()
-    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    names = [found[name] for name in ("model name", "cpu family", "model") if name in found]
-    return " ".join(names) or platform.machine()
-
-
 def numerical_environment() -> dict:
     """What can change a result on the same source and data."""
     return {
@@ -60,7 +49,20 @@ def environment() -> dict:
     }
 
 
+def processor() -> str:
+    """What this machine's processor calls itself; how matrix products are rounded depends on it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    names = [found[name] for name in ("model name", "cpu family", "model") if name in found]
+    return " ".join(names) or platform.machine()
+
+
 def _commit() -> str:
+    if paths.INSTALLED:  # a repository around it would be another project's
+        return "unknown"
     command = ["git", "-C", str(paths.ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

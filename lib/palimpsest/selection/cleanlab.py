@@ -23,6 +23,8 @@ def cleanlab(ctx: Context) -> Tensor:
     try:
         from cleanlab.rank import get_label_quality_scores
     except ImportError as error:
-        raise ImportError("method 'cleanlab' needs the package cleanlab: pip install 'palimpsest[peers]'") from error
+        raise ImportError(
+            "method 'cleanlab' needs the package cleanlab: pip install 'palimpsest-companion[peers]'"
+        ) from error
     quality = get_label_quality_scores(ctx.labels.cpu().numpy(), ctx.signals.out_of_sample_probs.cpu().numpy())
     return ctx.keep_smallest(-torch.from_numpy(quality).to(ctx.labels.device))
