@@ -3,7 +3,20 @@
 from .cache import artifact, cached, key, shipped
 from .files import write_atomic
 from .machine import environment
-from .pool import run_all
+from .pool import alone, drain, run_all, spread, workers
 from .progress import progress_bar
 
-__all__ = ["artifact", "cached", "environment", "key", "progress_bar", "run_all", "shipped", "write_atomic"]
+__all__ = [
+    "alone",
+    "artifact",
+    "cached",
+    "drain",
+    "environment",
+    "key",
+    "progress_bar",
+    "run_all",
+    "shipped",
+    "spread",
+    "workers",
+    "write_atomic",
+]

@@ -6,7 +6,6 @@ from palimpsest.chapters.unlearning_quantised.arms import (
     FLOAT,
     HARDEST,
     METHODS,
-    ON_CPU,
     ONE_CLASS,
     RANDOM_10,
     RANDOM_30,
@@ -35,8 +34,6 @@ class Condition:
 
 def conditions(setting: Setting, chapter: str) -> list[Condition]:
     """What a chapter's claims need, as far as the setting's `extent` goes; both chapters need the headline."""
-    if setting.extent == "headline":
-        return [Condition(W4A4, RANDOM_10, ON_CPU)]
     if chapter == "oeu":
         return [Condition(W4A4, RANDOM_10, tuple(m for m in METHODS if m not in VARIANTS))]
     found = [
