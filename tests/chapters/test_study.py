@@ -19,6 +19,7 @@ from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.commands import main
 from palimpsest.data import manifest
 from palimpsest.runs import cache, paths
+from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning import vision
 
 PLAN = unlearning.PLAN
@@ -84,23 +85,6 @@ def respoil(file, change) -> None:
     change(arrays)
     file.write_bytes(save(arrays, kept))
     manifest.update([file])
-
-
-def test_the_plan_of_the_study_is_what_it_says():
-    setting = PROFILES["study"]
-    assert setting.samples * 0.05 >= 1000
-    assert len(setting.seeds) == 10
-    assert not set(setting.seeds) & set(setting.tuning_seeds)
-    arms = PLAN.arms
-    counts = Counter((arm["group"], arm["method"] in ("original", "retrain")) for arm in arms)
-    assert counts["judged", False] == 10 * len(unlearning.STUDIED)
-    before = []
-    for stage in PLAN.stages():
-        before += stage
-        assert all(PLAN.reference(arm) in before for arm in stage)
-        assert all(PLAN.origin(arm) in [None, *before] for arm in stage)
-    # 3 parts of 1,000 samples: logits of ten classes in float16, and a label.
-    assert len(arms) * 3 * 1000 * (10 * 2 + 1) < stored.LIMIT
 
 
 def test_rows_say_what_the_predictions_give(recorded):
@@ -176,6 +160,25 @@ def test_an_arm_that_was_being_written_when_its_process_was_killed_is_computed_a
     assert load(file.read_bytes()).keys() == load(content).keys()
     assert all((a == load(content)[name]).all() for name, a in load(file.read_bytes()).items())
     assert listing.count("- path") == (recorded / manifest.NAME).read_text().count("- path")
+
+
+def test_a_run_that_diverges_is_an_outcome(recorded, monkeypatch):
+    file = stored.file_of(PLAN.name, arm("Q-MUL"))
+    file.unlink()
+    manifest.update([file])
+
+    def diverge(*_):
+        raise TrainingDiverged("the loss is nan")
+
+    monkeypatch.setattr(unlearning, "forget", diverge)
+    study.run(PLAN)
+    rows = study.recompute(PLAN).set_index(["group", "method", "seed"])
+    row = rows.loc["judged", "Q-MUL", 0]
+    assert row.diverged == "the loss is nan"
+    assert np.isnan(row.FA)
+    assert rows.loc["judged", "Q-MUL", 1].FA >= 0
+    again = audit.again(PLAN, PLAN.source, arm("Q-MUL"))
+    assert audit.compare({}, again, [])[0]["within"]
 
 
 @pytest.mark.parametrize("what", ["arms", "starts"])

@@ -24,7 +24,7 @@ from palimpsest.chapters.shared import stored
 from palimpsest.chapters.shared.stored import Arm
 from palimpsest.data import manifest
 from palimpsest.runs import paths
-from palimpsest.runs.sources import closure, triton_runs
+from palimpsest.runs.sources import closure
 
 EXACT = 1e-9
 """Relative difference up to which two numbers are one: sums of float64 end otherwise on other processors."""
@@ -212,7 +212,7 @@ def recompute(plan: Plan) -> pd.DataFrame | None:
 
 
 def complete(plan: Plan) -> bool:
-    """Whether every arm is stored and the table of rows written. ValueError as `recompute`, but nothing is measured."""
+    """Whether every arm is stored and the table written; nothing is measured. ValueError for files as `recompute`."""
     return plan.file.exists() and len(stored.finished(plan.name, plan.arms)) == len(plan.arms)
 
 
