@@ -1,12 +1,14 @@
 """Studies, end to end at tiny size: what is stored comes back, goes on, is guarded, and can be audited."""
 
 import json
+import os
 import shutil
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
+import plans
 import pytest
 from safetensors.numpy import load, save
 from typer.testing import CliRunner
@@ -18,7 +20,7 @@ from palimpsest.chapters.unlearning_quantised.cohort import dataset
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.commands import main
 from palimpsest.data import manifest
-from palimpsest.runs import cache, paths
+from palimpsest.runs import cache, paths, pool
 from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning import vision
 
@@ -219,8 +221,7 @@ def test_rows_that_do_not_say_what_the_predictions_give_are_refused(recorded):
     respoil(file, lambda arrays: arrays["test"].sort(1))
     with pytest.raises(ValueError, match=r"rows.json: judged_W4A4_random-5_Q-MUL_0: states TA = .*predictions give"):
         study.recompute(PLAN)
-    text = PLAN.file.read_text().replace('"FA": 1.0', '"FA": 0.9')
-    PLAN.file.write_text(text)
+    PLAN.file.write_text(PLAN.file.read_text().replace('"TA": 0.', '"TA": 0.9'))
     with pytest.raises(ValueError, match=f"{PLAN.file}: altered"):
         study.recompute(PLAN)
 
@@ -333,3 +334,29 @@ def test_the_forecast_goes_by_kind(monkeypatch):
     seconds = {"a": [3600.0, 7200.0], "b": [36.0]}
     assert study.forecast(seconds, Counter(a=4, b=100)) == "about 3.5 h left"
     assert study.forecast({"b": [36.0]}, Counter(a=100)) == "about 0.5 h left"
+
+
+def test_arms_are_computed_and_stored_by_worker_processes(tmp_path, monkeypatch):
+    (tmp_path / manifest.NAME).write_text("[]\n")
+    for name, value in {"DATA": tmp_path, "CACHE": tmp_path / ".cache"}.items():
+        monkeypatch.setattr(paths, name, value)
+        monkeypatch.setenv(f"PALIMPSEST_{name}", str(value))
+    monkeypatch.setattr(runs, "spread", pool.spread)
+    monkeypatch.setenv("PALIMPSEST_WORKERS", "1")
+    monkeypatch.setenv("SPOILT", "b")
+    try:
+        with pytest.raises(RuntimeError, match=r"^nothing\(\[\{'method': 'b', 'seed': 0\}\]\) failed: a bad arm$"):
+            study.run(plans.PLAN)
+        assert list(study.recompute(plans.PLAN).method) == [
+            "a",
+            "a",
+        ]  # what was finished is kept and can be committed
+        manifest.check()
+        pool._pool.cache_clear()
+        monkeypatch.delenv("SPOILT")
+        table = study.run(plans.PLAN)
+    finally:
+        pool._pool.cache_clear()
+    assert list(table["mean"]) == [0, float(np.float16(1 / 3)), 0, float(np.float16(1 / 3))]
+    assert os.getpid() not in set(table.process)
+    assert table.process.nunique() == 2
