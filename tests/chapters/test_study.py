@@ -246,6 +246,20 @@ def test_predictions_of_another_source_are_refused_until_they_are_accepted(recor
         study.recompute(PLAN)
 
 
+def test_the_command_goes_on_with_a_study_and_names_what_it_cannot_read(recorded):
+    def command(*more):
+        return CliRunner().invoke(main.app, ["run", "qmul", "--profile", "study", *more])
+
+    assert f"qmul: {len(PLAN.arms)} arms in {PLAN.file.parent}" in command().output
+    assert f"qmul: recorded in {PLAN.file}" in command("--pending").output
+    file = stored.file_of(PLAN.name, arm("Q-MUL"))
+    file.write_bytes(file.read_bytes()[:-1])
+    for arguments in ((), ("--pending",)):
+        done = command(*arguments)
+        assert done.exit_code == 1
+        assert f"{file}: truncated" in done.output
+
+
 def run_audit(*arguments: str):
     return CliRunner().invoke(main.app, ["audit", "qmul", *arguments])
 

@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from palimpsest.runs import paths
-
 from .failure import fail
 
 
@@ -76,7 +74,7 @@ def run(
         file = plan.file if plan else records.path_of(name, profile)
         try:
             if pending and (study.complete(plan) if plan else file.exists()):
-                typer.echo(f"{name}: recorded in {file.relative_to(paths.ROOT)}")
+                typer.echo(f"{name}: recorded in {file}")
                 continue
             if plan:
                 typer.echo(f"{name}: {len(study.run(plan, tuple(accept or ())))} arms in {file.parent}")

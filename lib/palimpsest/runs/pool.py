@@ -91,9 +91,16 @@ def spread(call: Callable, arguments: list, *, name: str, done: Callable) -> lis
 
 
 def drain() -> None:
-    """Return when the rows under way on this machine are finished; what waits is called off."""
-    _pool(workers()).shutdown(cancel_futures=True)
+    """Return when the rows under way on this machine are finished; what waits is called off. An interrupt meanwhile
+    ends the workers."""
+    pool = _pool(workers())
     _pool.cache_clear()
+    try:
+        pool.shutdown(cancel_futures=True)
+    except KeyboardInterrupt:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
 
 
 def row(function: Callable, config: dict, *, triton: bool, source: str):
