@@ -183,6 +183,28 @@ def test_a_run_that_diverges_is_an_outcome(recorded, monkeypatch):
     assert audit.compare({}, again, [])[0]["within"]
 
 
+def test_seeds_in_lockstep_give_what_each_gives_alone(recorded, monkeypatch):
+    arms = [arm("Q-MUL", seed) for seed in (0, 1)]
+    alone = [stored.predictions(PLAN.name, each) for each in arms]
+    for outcome, kept in zip(unlearning.compute(arms), alone, strict=True):
+        found = stored.rounded(outcome.predictions)
+        assert all((found[f"{part}_labels"] == kept[f"{part}_labels"]).all() for part in unlearning.PARTS)
+        # Sums in another order, which the quantisers' rounding amplifies now and then.
+        apart = np.abs(found["test"].astype(float) - kept["test"].astype(float))
+        assert np.median(apart) < 0.01 * kept["test"].std()
+
+    def diverge(models, problem, *rest):
+        if 0 in problem.seeds:
+            raise TrainingDiverged("the loss is nan")
+        return forget(models, problem, *rest)
+
+    forget = unlearning.forget
+    monkeypatch.setattr(unlearning, "forget", diverge)
+    first, second = unlearning.compute(arms)
+    assert first.predictions == {}
+    assert all((values == alone[1][name]).all() for name, values in stored.rounded(second.predictions).items())
+
+
 @pytest.mark.parametrize("what", ["arms", "starts"])
 @pytest.mark.parametrize("fault", ["truncated", "altered", "missing"])
 def test_a_file_cut_short_altered_or_lost_is_refused_by_name(recorded, what, fault):

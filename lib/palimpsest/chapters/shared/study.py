@@ -95,9 +95,10 @@ def run(plan: Plan, accept: tuple[str, ...] = ()) -> pd.DataFrame:
     accepted = _accepted(plan, accept, mixing=any(todo))
     _require_sources(plan, done, accepted)
     seconds, left = defaultdict(list), Counter(plan.kind(arm) for stage in todo for arm in stage)
+    here = runs.environment()["device"]
     for arm in done:
         made = stored.header(stored.file_of(plan.name, arm))["made"]
-        if made["environment"]["device"] == runs.environment()["device"]:
+        if made["environment"]["device"] == here:
             seconds[plan.kind(arm)].append(made["seconds"])
     try:
         with runs.progress_bar(total=len(plan.arms), initial=len(done), desc=plan.name, layout=LAYOUT) as bar:
@@ -109,6 +110,7 @@ def run(plan: Plan, accept: tuple[str, ...] = ()) -> pd.DataFrame:
                 bar.set_postfix_str(forecast(seconds, left), refresh=False)
                 bar.update(len(took))
 
+            bar.set_postfix_str(forecast(seconds, left))
             for stage in todo:
                 _compute(plan, stage, count)
     except KeyboardInterrupt:
