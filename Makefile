@@ -11,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 GATES := $(BIN)/python -m palimpsest.publish.gates
 
-.PHONY: help env book test lab chapter quick claims bench full archive clean lock
+.PHONY: help env book test lab chapter quick claims bench study archive clean lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -47,8 +47,8 @@ claims: env ## print every claim with its verdict
 bench: env ## measure the kernels against their peers into data/bench
 	@$(BIN)/palimpsest bench
 
-full: env ## run what is still pending at profile full (hours; can be stopped and started again)
-	@$(BIN)/palimpsest run --profile full --pending
+study: env ## run what is still pending at profile study (hours; can be stopped and started again)
+	@$(BIN)/palimpsest run --profile study --pending
 
 archive: env ## write one file with sources, results and site, for deposit
 	@$(BIN)/python -m palimpsest.publish.archive

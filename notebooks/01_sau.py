@@ -16,7 +16,7 @@
 # | what could be read | the abstract and the caption of figure 1. No code is released. All equations below the abstract's are **our reading**, and no score of theirs is quoted |
 # | data here | 40 fictitious authors with 8 facts each, shipped with the book, in the schema of TOFU; 80 real facts |
 # | model here | a Llama of 0.8 million parameters, trained from scratch until it has memorised them; shipped, and trained again in this chapter |
-# | on a real model | SmolLM2-135M-Instruct on TOFU, its last layers only, much shortened (profile `full-cpu`); shown only as recorded |
+# | on a real model | SmolLM2-135M-Instruct on TOFU, its last layers only, much shortened (profile `study`); shown only as recorded |
 # | profile | `ci`: about 8 minutes on 2 CPU cores, about 2 GB of memory, no GPU |
 #
 # **In one paragraph.** A pruned model has weights that are zero and must stay zero. Methods of unlearning move all weights. SAU
@@ -54,7 +54,7 @@ from palimpsest import figures, kernels, runs
 from palimpsest.chapters.sau import claims, experiment, probes, tables
 from palimpsest.chapters.sau import figures as draw
 from palimpsest.chapters.sau.cohort import gather
-from palimpsest.chapters.sau.profiles import FULL_CPU, PROFILES, SPARSITIES
+from palimpsest.chapters.sau.profiles import PROFILES, SPARSITIES, STUDY
 from palimpsest.chapters.shared import page, records
 from palimpsest.data import manifest
 from palimpsest.metrics.statistics import estimate
@@ -375,10 +375,10 @@ figures.table(
 #
 # The small Llama above was made to fit eight minutes. The same arms were written for SmolLM2-135M-Instruct (Ben Allal et al.
 # 2025) on TOFU (Maini et al. 2024), two hundred fictitious authors. The whole of it needs a GPU: profile
-# `full`. Profile `full-cpu` is what one core can do of it:
+# `paper`. Profile `study` is what one core can do of it:
 
 # %% tags=["hide-input"]
-figures.table(tables.sizes("full-cpu"))
+figures.table(tables.sizes("study"))
 
 # %% [markdown]
 # In **top-layers mode** target and oracle differ in their last layers only, and "all weights" means all weights of these layers;
@@ -386,11 +386,12 @@ figures.table(tables.sizes("full-cpu"))
 # **degraded** even after recovery: its rows say what unlearning does in a damaged model. Retained authors, real authors and world
 # facts have a bar each: a run ends with the first epoch after which one of them has lost more than 5 % on validation questions,
 # and is taken on the line between the last two epochs; a run in which none has is taken at its end. Numbers below were recorded
-# by the command printed and are read from `data/results`; this page did not compute them, and no claim is judged by them. Where
+# by the command printed (`full-cpu` was the name of `study` then), before predictions were kept, and are read from
+# `data/results`; this page did not compute them, and no claim is judged by them. Where
 # it says *not run*, the tables that follow are missing, and nothing is claimed.
 
 # %%
-record, setting = records.shown("sau", "full-cpu"), FULL_CPU
+record, setting = records.shown("sau", "study"), STUDY
 recovered = frozenset(setting.recovery)
 
 # %% [markdown]

@@ -420,10 +420,10 @@ figures.table(
 # by the forget pass. Each is an option of `unlearning.vision.OEU`. The code departs from nothing of the authors', because none
 # is released.
 #
-# What this chapter cannot say: how the method does at 182 epochs of training on CIFAR-10 at full width. Profile `full` holds
-# that protocol and was not run; what a shortened one gave, `full-cpu`, stands in the Q-MUL chapter as recorded. Nor does it
+# What this chapter cannot say: how the method does at 182 epochs of training on CIFAR-10 at full width. Profile `paper` holds
+# that protocol and was not run; what a shortened one gave stands in the Q-MUL chapter as recorded. Nor does it
 # say anything of MobileNetV2: even slim, that network has many small layers, a step takes several times as long, and training
-# it until it has memorised would not fit these minutes. Profile `full-mobile` has it.
+# it until it has memorised would not fit these minutes. Profile `paper-mobile` has it.
 
 # %% [markdown]
 # ## On a model of your own

@@ -298,7 +298,7 @@ print(
 
 # %% [markdown]
 # At this length of training hardly any wrong label is memorised, so there is little harm to undo. A network trained to
-# memorise would have more to gain from a clean subset. Profile `full` trains six times as long on more than ten times the
+# memorise would have more to gain from a clean subset. Profile `study` trains six times as long on more than ten times the
 # data; it was not run yet.
 #
 # ### The second architecture

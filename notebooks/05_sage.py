@@ -512,12 +512,12 @@ figures.table(
 # %% [markdown]
 # ### On a real language model
 #
-# Profile `full` is the same comparison on SmolLM2-135M: 30 layers behind an EfficientNet-lite0 tower, the picture's 49 tokens
+# Profile `study` is the same comparison on SmolLM2-135M: 30 layers behind an EfficientNet-lite0 tower, the picture's 49 tokens
 # before the model's own chat format, and a drafter of its first 4 layers, distilled on what the target says. It wants a GPU, and
 # is shown only as recorded there.
 
 # %% tags=["hide-input"]
-record = records.shown("sage", "full")
+record = records.shown("sage", "study")
 if record:
     measured = record["tuned"][-1]
     for table in (
@@ -635,7 +635,7 @@ print(
 # **What this chapter cannot say.** Its target has a few million parameters and says what rules taught it. Its drafter is good,
 # and its texts are short beside the paper's thousand tokens. How a 72-billion-parameter model's confidence behaves on video is not
 # measured. A forward of our target costs about as much as its Python; what seconds show here is the shape of the trade-off.
-# Profile `full`, above, tries neither static caches nor CUDA graphs.
+# Profile `study`, above, tries neither static caches nor CUDA graphs.
 #
 # ## Exercises
 #

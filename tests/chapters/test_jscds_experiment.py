@@ -323,5 +323,5 @@ def test_an_arm_that_was_not_run_is_refused_by_name(arm):
 
 
 def test_an_unknown_profile_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"profile: got 'nonsense', want one of \['smoke', 'ci', 'full'\]"):
+    with pytest.raises(ValueError, match=r"profile: got 'nonsense', want one of \['smoke', 'ci', 'study'\]"):
         experiment.run("nonsense")

@@ -31,37 +31,44 @@ def data(tmp_path, monkeypatch):
 
 
 def test_what_is_written_comes_back_and_is_guarded(data):
-    file = records.write("qmul", "full-cpu", TUNED, ROWS)
-    assert file == data / "results" / "qmul.rows.full-cpu.json"
+    file = records.write("qmul", "study", TUNED, ROWS)
+    assert file == data / "results" / "qmul.rows.study.json"
     # Strict JSON: a missing number is null, which other readers take too.
     json.loads(file.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    found = records.read("qmul", "full-cpu")
+    found = records.read("qmul", "study")
     pd.testing.assert_frame_equal(found.pop("rows"), ROWS)
-    assert found["command"] == "palimpsest run qmul --profile full-cpu"
+    assert found["command"] == "palimpsest run qmul --profile study"
     assert found["seeds"] == [0, 1]
     assert found["tuned"] == TUNED
     assert {"torch", "cpu", "cores", "commit"} <= found["environment"].keys()
     manifest.check()
     file.write_text(file.read_text().replace("0.25", "0.26"))
-    with pytest.raises(ValueError, match=r"results/qmul.rows.full-cpu.json"):
-        records.read("qmul", "full-cpu")
+    with pytest.raises(ValueError, match=r"results/qmul.rows.study.json"):
+        records.read("qmul", "study")
+
+
+def test_a_page_says_that_rows_have_no_predictions(capsys):
+    records.write("qmul", "study", TUNED, ROWS)
+    capsys.readouterr()
+    records.shown("qmul", "study")
+    assert "its rows alone: predictions were not kept" in capsys.readouterr().out
 
 
 def test_nothing_recorded_is_none():
-    assert records.read("qmul", "full-cpu") is None
+    assert records.read("qmul", "study") is None
 
 
 class Done:
     rows, tuned = ROWS, TUNED
 
 
-@pytest.mark.parametrize(("profile", "kept"), [("ci", False), ("smoke", False), ("full", True), ("full-cpu", True)])
-def test_full_profiles_are_recorded_and_the_others_are_not(monkeypatch, profile, kept):
+@pytest.mark.parametrize(("profile", "kept"), [("ci", False), ("smoke", False), ("study", True), ("paper", True)])
+def test_rows_of_long_profiles_are_recorded_and_the_others_are_not(monkeypatch, profile, kept):
     calls = []
-    monkeypatch.setitem(run_command.EXPERIMENTS, "qmul", lambda name: calls.append(name) or Done)
-    run = CliRunner().invoke(main.app, ["run", "qmul", "--profile", profile])
+    monkeypatch.setitem(run_command.EXPERIMENTS, "sau", lambda name: calls.append(name) or Done)
+    run = CliRunner().invoke(main.app, ["run", "sau", "--profile", profile])
     assert run.exit_code == 0, run.output
-    assert records.path_of("qmul", profile).exists() == kept
-    again = CliRunner().invoke(main.app, ["run", "qmul", "--profile", profile, "--pending"])
+    assert records.path_of("sau", profile).exists() == kept
+    again = CliRunner().invoke(main.app, ["run", "sau", "--profile", profile, "--pending"])
     assert ("recorded in" in again.output) == kept
     assert calls == [profile] * (1 if kept else 2)

@@ -90,8 +90,8 @@ def test_the_table_of_step_sizes_marks_the_edges_of_the_grid():
 
 
 def test_the_table_of_sizes_shows_what_is_shortened():
-    shown = tables.sizes("full-cpu").set_index("what")
+    shown = tables.sizes("study").set_index("what")
     assert shown.loc["layers that train and forget"].tolist() == ["all", "the last 4"]
     assert shown.loc["questions that the target learns"].tolist() == ["3600", "120"]
     assert shown.loc["losses"].tolist() == ["NPO, GradDiff, SimNPO", "NPO, GradDiff"]
-    assert shown.loc["updates", "full-cpu"] == "U→P; P→U, all weights; P→U, masked; SAU"
+    assert shown.loc["updates", "study"] == "U→P; P→U, all weights; P→U, masked; SAU"

@@ -7,7 +7,7 @@ import torch
 
 from palimpsest import runs, training, unlearning
 from palimpsest.chapters.unlearning_quantised import arms, experiment
-from palimpsest.chapters.unlearning_quantised.arms import METHODS, ON_CPU, RANDOM_10, W4A4
+from palimpsest.chapters.unlearning_quantised.arms import METHODS, STUDIED
 from palimpsest.chapters.unlearning_quantised.cohort import Cohort, train
 from palimpsest.chapters.unlearning_quantised.conditions import conditions
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
@@ -43,7 +43,7 @@ def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dic
     return asked, experiment.execute(profile, chapter)
 
 
-@pytest.mark.parametrize(("profile", "chapter"), [("ci", "oeu"), ("full", "oeu"), ("full-cpu", "qmul")])
+@pytest.mark.parametrize(("profile", "chapter"), [("ci", "oeu"), ("paper", "oeu"), ("paper", "qmul")])
 def test_a_profile_tunes_and_runs_what_it_trains(monkeypatch, profile, chapter):
     asked, results = jobs_of(monkeypatch, profile, chapter)
     everything = [c for configs in asked.values() for c in configs]
@@ -54,15 +54,10 @@ def test_a_profile_tunes_and_runs_what_it_trains(monkeypatch, profile, chapter):
     assert {row["method"] for row in results.tuned if row["precision"] == "W4A4"} == values.keys() & METHODS.keys()
 
 
-def test_the_fallback_runs_its_methods(monkeypatch):
-    asked, _ = jobs_of(monkeypatch, "full-cpu", "qmul")
-    assert [c["method"] for c in asked["tune"]] == list(ON_CPU)
-    assert {c["method"] for c in asked["arm"]} == {"original", "retrain", *ON_CPU}
-
-
 def test_rows_carry_the_adaptive_weights_by_epoch(monkeypatch):
-    _, results = jobs_of(monkeypatch, "full-cpu", "qmul")
-    weights = results.rows.set_index(["method", "seed"]).weight_f
+    _, results = jobs_of(monkeypatch, "ci", "qmul")
+    weights = results.rows.query("precision == 'W4A4' and forget_set == 'random 10 %'")
+    weights = weights.set_index(["method", "seed"]).weight_f
     assert weights["Q-MUL"].tolist() == [[0.1, 0.3], [0.2, 0.4]]
     assert weights["OEU"].tolist() == [[], []]
 
@@ -84,7 +79,7 @@ def test_tuning_leaves_out_the_values_above_the_largest(monkeypatch, largest, ex
     assert [row["value"] for row in experiment.tune("tiny", "W4A4", "random label")] == expected
 
 
-@pytest.mark.parametrize(("profile", "chapter"), [("ci", "oeu"), ("full", "qmul"), ("full-cpu", "qmul")])
+@pytest.mark.parametrize(("profile", "chapter"), [("ci", "oeu"), ("ci", "qmul"), ("paper", "qmul")])
 def test_a_method_registered_in_the_library_is_no_arm_of_the_chapters(monkeypatch, profile, chapter):
     before, listed = conditions(PROFILES[profile], chapter), dict(METHODS)
     monkeypatch.setitem(vision.METHODS, "another", FineTune())
@@ -96,29 +91,28 @@ def test_a_method_registered_in_the_library_is_no_arm_of_the_chapters(monkeypatc
 def test_the_chapters_run_every_arm_they_list():
     at_the_headline = conditions(PROFILES["ci"], "qmul")[0].methods
     assert at_the_headline == tuple(METHODS)
-    for named in (arms.BASELINES, arms.LABEL_METHODS, arms.VARIANTS, arms.SWEPT, ON_CPU):
+    for named in (arms.BASELINES, arms.LABEL_METHODS, arms.VARIANTS, arms.SWEPT, STUDIED):
         assert set(named) <= set(METHODS)
     assert set(METHODS) - set(conditions(PROFILES["ci"], "oeu")[0].methods) == set(arms.VARIANTS)
 
 
 def test_precisions_and_forget_sets_are_known_by_their_names():
-    names = ("random 10 %", "random 30 %", "random 50 %", "one class", "hardest 10 %")
+    names = ("random 5 %", "random 10 %", "random 30 %", "random 50 %", "one class", "hardest 10 %")
     assert tuple(arms.FORGET_SETS) == names
     assert {name: p.bits for name, p in arms.PRECISIONS.items()} == {"float": None, **quantised.PRECISIONS}
 
 
-def test_the_fallback_is_the_headline_alone():
-    (only,) = conditions(PROFILES["full-cpu"], "qmul")
-    assert (only.precision, only.forget_set, only.methods) == (W4A4, RANDOM_10, ON_CPU)
-    full, short = PROFILES["full"], PROFILES["full-cpu"]
-    assert (short.architecture, short.dataset) == (full.architecture, full.dataset) == ("resnet18", "cifar10")
-    # As many steps of unlearning as at `ci`, to a tenth: the tables stand side by side.
-    steps = {}
-    for name in ("ci", "full-cpu"):
-        s = PROFILES[name]
-        forget = s.samples // 10
-        steps[name] = s.unlearn_epochs * sum(-(-n // s.batch_size) for n in (forget, s.samples - forget))
-    assert steps["full-cpu"] == pytest.approx(steps["ci"], rel=0.1)
+def test_the_paper_protocol_runs_more_than_the_claims_need():
+    here, there = (
+        {(c.precision.name, c.forget_set.name): set(c.methods) for c in conditions(PROFILES[profile], "qmul")}
+        for profile in ("ci", "paper")
+    )
+    assert len(there) == len(conditions(PROFILES["paper"], "qmul"))  # no condition twice: its rows would be too
+    assert all(methods <= there[where] for where, methods in here.items())
+    assert there.keys() - here.keys() == {("W4A4", "random 50 %"), ("W4A8", "random 10 %")}
+    paper, mobile = PROFILES["paper"], PROFILES["paper-mobile"]
+    assert (paper.architecture, paper.dataset, paper.epochs) == ("resnet18", "cifar10", 182)
+    assert replace(mobile, name="paper", architecture="resnet18") == paper
 
 
 class Stopped(Exception):

@@ -34,6 +34,15 @@ def test_resnet18_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in with_7x7.parameters()) == 11_689_512
 
 
+def test_resnet20_has_the_published_number_of_parameters():
+    # A block from a to c channels as above; stage 1 has three of 18·16² + 4·16 = 4,672, and the others
+    #   a stage with c = 2a:  14c² + 6c and then 2·(18c² + 4c)  =  50c² + 14c,  for c = 32 and 64.
+    # The stem holds 9·C·16 + 32, the head 64·10 + 10. He et al., table 6: 0.27 M.
+    stages = 3 * 4_672 + 50 * (32**2 + 64**2) + 14 * (32 + 64)
+    assert parameters("resnet20", 3, 10) == stages + 432 + 32 + 650 == 272_474
+    assert parameters("resnet20", 1, 10) == stages + 144 + 32 + 650
+
+
 def test_mobilenetv2_has_the_published_number_of_parameters():
     # 3,504,872 with 1,000 classes on RGB, of which 1,280·1,000 + 1,000 are the head: 2,223,872 remain. Ten
     # classes add 12,810; a grey stem has 32·9·2 weights fewer.
@@ -56,7 +65,14 @@ def test_mobilenetv2_has_the_published_number_of_parameters():
 
 @pytest.mark.parametrize(("channels", "side"), [(1, 28), (3, 32)])
 @pytest.mark.parametrize(
-    ("name", "width"), [("resnet18", 512), ("resnet18-slim", 64), ("mobilenetv2", 1280), ("mobilenetv2-slim", 320)]
+    ("name", "width"),
+    [
+        ("resnet18", 512),
+        ("resnet18-slim", 64),
+        ("resnet20", 64),
+        ("mobilenetv2", 1280),
+        ("mobilenetv2-slim", 320),
+    ],
 )
 def test_shapes(name, width, channels, side):
     model = nets.build(name, channels=channels, classes=7, seed=0).eval()

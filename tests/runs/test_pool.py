@@ -83,7 +83,7 @@ def test_any_executor_will_do_and_computes_one_row_at_a_time_on_one_thread(monke
 
 def test_a_worker_with_another_source_refuses():
     with pytest.raises(RuntimeError, match="the worker runs another source than the process that asks"):
-        pool.row(double, {"x": 1}, False, "0" * 64)
+        pool.row(double, {"x": 1}, triton=False, source="0" * 64)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def doctor() -> None:
         "node (parses every formula in the site check)": shutil.which("node"),
         "C++ compiler (torch.compile, a peer in the benchmarks)": shutil.which("c++") or shutil.which("g++"),
         "triton (compiled and interpreted kernels)": importlib.util.find_spec("triton"),
-        "CUDA device (kernels compiled, profile full at speed)": torch.cuda.is_available(),
+        "CUDA device (kernels compiled, profile study at speed)": torch.cuda.is_available(),
     }
     for name, found in optional.items():
         typer.echo(f"{'yes' if found else 'no ':>3}  {name}")

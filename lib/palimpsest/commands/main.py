@@ -2,13 +2,14 @@
 
 import typer
 
-from . import accept, bench, claims, data, decode, doctor, pages, run, unlearn
+from . import accept, audit, bench, claims, data, decode, doctor, pages, run, unlearn
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (
     unlearn.unlearn,
     decode.decode,
     run.run,
+    audit.audit,
     claims.claims,
     accept.accept,
     pages.render_pages,

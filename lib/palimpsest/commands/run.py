@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from palimpsest.runs import paths
-
 from .failure import fail, needs_checkout
 
 
@@ -48,27 +46,44 @@ EXPERIMENTS: dict[str, Callable] = {
 """By name, what runs it at a profile."""
 
 
+def plan_of(name: str):
+    """The `Plan` of the study of experiment `name`; None where its rows alone are recorded."""
+    from palimpsest.chapters.unlearning_quantised import study
+
+    return {"oeu": study.PLAN, "qmul": study.PLAN}.get(name)
+
+
 def run(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments; all when none is named.")] = None,
-    profile: Annotated[str, typer.Option(help="smoke, ci, full, or a variant of full.")] = "ci",
-    pending: Annotated[bool, typer.Option(help="Only experiments without recorded rows at this profile.")] = False,
+    profile: Annotated[str, typer.Option(help="smoke, ci, study, paper, or a variant of paper.")] = "ci",
+    pending: Annotated[bool, typer.Option(help="Only experiments that are not recorded at this profile.")] = False,
+    accept: Annotated[
+        list[str] | None, typer.Option(help="Digest of another source whose stored arms count; may be repeated.")
+    ] = None,
 ) -> None:
-    """Run experiments. Rows of `full` and its variants are recorded in data/results; the others fill the cache."""
-    if profile.startswith("full"):
+    """Run experiments. A study and the papers' protocol are recorded in data/; smoke and ci fill the cache.
+
+    A study can be stopped and started again, here or, once it is committed, on another machine.
+    """
+    if profile not in ("smoke", "ci"):
         needs_checkout(f"run --profile {profile}")
-    from palimpsest.chapters.shared import records
+    from palimpsest.chapters.shared import records, study
 
     for name in names or EXPERIMENTS:
         if name not in EXPERIMENTS:
             fail(f"experiment: got {name!r}, want one of {sorted(EXPERIMENTS)}")
-        file = records.path_of(name, profile)
-        if pending and file.exists():
-            typer.echo(f"{name}: recorded in {file.relative_to(paths.ROOT)}")
-            continue
+        plan = plan_of(name) if profile == "study" else None
+        file = plan.file if plan else records.path_of(name, profile)
         try:
+            if pending and (study.complete(plan) if plan else file.exists()):
+                typer.echo(f"{name}: recorded in {file}")
+                continue
+            if plan:
+                typer.echo(f"{name}: {len(study.run(plan, tuple(accept or ())))} arms in {file.parent}")
+                continue
             results = EXPERIMENTS[name](profile)
         except ValueError as error:
             fail(str(error))
-        if profile.startswith("full"):
+        if profile not in ("smoke", "ci"):
             records.write(name, profile, results.tuned, results.rows)
         typer.echo(f"{name}: {len(results.rows)} rows at profile {profile}")

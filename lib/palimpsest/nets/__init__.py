@@ -5,11 +5,12 @@ from torch import nn
 
 from .classifier import BodyAndHead
 from .mobile import MobileNetV2
-from .residual import ResNet18
+from .residual import ResNet18, ResNet20
 
 ARCHITECTURES = {
     "resnet18": lambda channels, classes: ResNet18(channels, classes, 64, stem="small"),
     "resnet18-slim": lambda channels, classes: ResNet18(channels, classes, 8),
+    "resnet20": ResNet20,
     "mobilenetv2": lambda channels, classes: MobileNetV2(channels, classes, 1.0),
     "mobilenetv2-slim": lambda channels, classes: MobileNetV2(channels, classes, 0.25),
 }
@@ -29,4 +30,4 @@ def build(name: str, *, channels: int, classes: int, seed: int) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-__all__ = ["ARCHITECTURES", "BodyAndHead", "MobileNetV2", "ResNet18", "build"]
+__all__ = ["ARCHITECTURES", "BodyAndHead", "MobileNetV2", "ResNet18", "ResNet20", "build"]

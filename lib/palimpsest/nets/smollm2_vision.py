@@ -1,4 +1,4 @@
-"""SmolLM2 that sees: a Llama with a frozen convolutional tower, the vision-language pair of profile `full`.
+"""SmolLM2 that sees: a Llama with a frozen convolutional tower, the vision-language pair of profile `study`.
 
 As LLaVA (Liu et al. 2023, arXiv 2304.08485): a two-layer projector turns each of the tower's features into the
 embedding of one token. Sizes and the place are ours: EfficientNet-lite0's 7 × 7 map gives 49 visual tokens, and they

@@ -139,8 +139,8 @@ def status_page(claims: list[Claim]) -> str:
         "",
         "## Not run",
         "",
-        "- Profile `full` on a GPU, and every kernel benchmark on a GPU: no row in `data/results` or `data/bench` "
-        "says otherwise.",
+        "- Profile `study` on a GPU, profile `paper`, and every kernel benchmark on a GPU: no row in `data/results`, "
+        "`data/studies` or `data/bench` says otherwise.",
         "- Every paper's own data and models, where they are not public.",
         "",
     ]

@@ -3,18 +3,22 @@
 from .cache import artifact, cached, key, shipped
 from .files import require_new, write_atomic, write_folder
 from .machine import environment
-from .pool import run_all
+from .pool import alone, drain, run_all, spread, workers
 from .progress import progress_bar
 
 __all__ = [
+    "alone",
     "artifact",
     "cached",
+    "drain",
     "environment",
     "key",
     "progress_bar",
     "require_new",
     "run_all",
     "shipped",
+    "spread",
+    "workers",
     "write_atomic",
     "write_folder",
 ]

@@ -29,7 +29,7 @@ from .sources import Closure, closure, project
 # reading of the manifest.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-UNREAD = frozenset({"bench", "capital", "claims", "results"})
+UNREAD = frozenset({"bench", "capital", "claims", "results", "studies"})
 """Folders of `data/` without a reader among the experiments: outputs, and the example of `palimpsest unlearn`."""
 
 

@@ -25,10 +25,11 @@ of an experiment reads there what the step before it has left.
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
+from contextlib import contextmanager
+from functools import cache, partial
 from multiprocessing import get_context, parent_process
 
 import torch
@@ -55,46 +56,74 @@ def run_all(function: Callable, configs: list[dict], *, show: str | None) -> lis
     Raises RuntimeError, also when a worker process of this machine dies, and ValueError for a setting of the two
     variables that cannot be.
     """
-    executor = _executor()
     triton = triton_runs()
-    source = closure(function, triton=triton).digest
+    call = partial(row, function, triton=triton, source=closure(function, triton=triton).digest)
     with progress_bar(total=len(configs), desc=show) as bar:
-        futures = {}
-        try:
-            for index, config in enumerate(configs):
-                futures[executor.submit(row, function, config, triton, source)] = index
-            for future in as_completed(futures):
-                try:
-                    future.result()
-                except BrokenProcessPool:
-                    raise
-                except Exception as error:
-                    why = str(error) or type(error).__name__
-                    raise RuntimeError(f"{function.__name__}({configs[futures[future]]}) failed: {why}") from error
-                bar.update()
-        except BrokenProcessPool as error:
-            _pool.cache_clear()
-            raise RuntimeError(_why_broken(function, executor)) from error
-        finally:  # also when the user interrupts
-            for waiting in futures:
-                waiting.cancel()
+        return spread(call, configs, name=function.__name__, done=lambda value: bar.update())
+
+
+def spread(call: Callable, arguments: list, *, name: str, done: Callable) -> list:
+    """`call(argument)` for each, in order, where `run_all` computes: both must survive pickling.
+
+    `done(value)` is called here as each value arrives. The first failure stops what waits. Raises RuntimeError that
+    says `name`, and the argument that failed or that a worker died.
+    """
+    executor, futures = _executor(), {}
+    try:
+        for index, argument in enumerate(arguments):
+            futures[executor.submit(call, argument)] = index
+        for future in as_completed(futures):
+            try:
+                value = future.result()
+            except BrokenProcessPool:
+                raise
+            except Exception as error:
+                why = str(error) or type(error).__name__
+                raise RuntimeError(f"{name}({arguments[futures[future]]}) failed: {why}") from error
+            done(value)
+    except BrokenProcessPool as error:
+        _pool.cache_clear()
+        raise RuntimeError(_why_broken(name, executor)) from error
+    finally:  # also when the user interrupts
+        for waiting in futures:
+            waiting.cancel()
     return [future.result() for future in sorted(futures, key=futures.get)]
 
 
-def row(function: Callable, config: dict, triton: bool, source: str):
-    """`cached(function, config)`, on a worker. `triton`, `source`: the closure's digest where the row was asked for;
-    raises RuntimeError where this worker runs another source."""
+def drain() -> None:
+    """Return when the rows under way on this machine are finished; what waits is called off. An interrupt meanwhile
+    ends the workers."""
+    pool = _pool(workers())
+    _pool.cache_clear()
+    try:
+        pool.shutdown(cancel_futures=True)
+    except KeyboardInterrupt:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        raise
+
+
+def row(function: Callable, config: dict, *, triton: bool, source: str):
+    """`cached(function, config)`, on a worker. `triton`, `source`: as in `alone`."""
+    with alone(function, triton=triton, source=source):
+        return cached(function, config)
+
+
+@contextmanager
+def alone(function: Callable, *, triton: bool, source: str) -> Iterator[None]:
+    """Where a worker computes `function`: one row at a time, on one thread. `triton`, `source`: the closure's digest
+    where the row was asked for; raises RuntimeError where this worker runs another source."""
     if closure(function, triton=triton).digest != source:
         raise RuntimeError("the worker runs another source than the process that asks; start both anew")
     with ALONE:
         # One thread per row: sums keep their order, so the rows do not depend on how many workers there are.
         torch.set_num_threads(1)
-        return cached(function, config)
+        yield
 
 
 def _executor() -> Executor:
     address = os.environ.get("PALIMPSEST_SCHEDULER")
-    return _cluster(address) if address else _pool(_workers())
+    return _cluster(address) if address else _pool(workers())
 
 
 @cache
@@ -139,21 +168,22 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _workers() -> int:
+def workers() -> int:
+    """How many rows this machine computes at once: PALIMPSEST_WORKERS, or its cores."""
     given = os.environ.get("PALIMPSEST_WORKERS", str(os.cpu_count() or 1))
     if not given.isdecimal() or int(given) < 1:
         raise ValueError(f"PALIMPSEST_WORKERS: got {given!r}, want a positive integer")
     return int(given)
 
 
-def _why_broken(function: Callable, pool: Pool) -> str:
+def _why_broken(name: str, pool: Pool) -> str:
     if not pool.started.is_set():
         return (
-            f"no worker process for {function.__name__} could start; its own message stands above. Every worker "
+            f"no worker process for {name} could start; its own message stands above. Every worker "
             "first imports the script that was started, so that must be a file, and what it does must stand under "
             '`if __name__ == "__main__":`'
         )
     return (
-        f"a worker process that computed {function.__name__} died: it was killed, or memory ran out. "
+        f"a worker process that computed {name} died: it was killed, or memory ran out. "
         "What was finished is kept; run again, with a smaller PALIMPSEST_WORKERS if memory is short"
     )

@@ -101,7 +101,7 @@ PROFILES = {
         (30, 31, 32),
         (*COMPLETE, "symmetric 10 %", "symmetric 40 %", "adjacent 20 %"),
     ),
-    "full": Setting(10_000, 2000, 4000, 30, (0, 1, 2), (0, 1, 2), tuple(CONDITIONS)),
+    "study": Setting(10_000, 2000, 4000, 30, (0, 1, 2), (0, 1, 2), tuple(CONDITIONS)),
 }
 
 

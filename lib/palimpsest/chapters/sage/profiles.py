@@ -40,7 +40,7 @@ PROFILES = {
     "ci": Setting(
         SHIPPED, seeds=(60, 61, 62, 63, 64), tuning_seeds=(1000, 1001), requests=3, most=192, sampling=(1.0,)
     ),
-    "full": Setting(
+    "study": Setting(
         SmolLM2(
             image_token="<file_sep>",
             layers=4,

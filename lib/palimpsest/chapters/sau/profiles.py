@@ -1,6 +1,6 @@
 """The profiles of SAU: which models, how large, and which arms.
 
-`smoke` and `ci` take the small Llama that has memorised the shipped authors (`Small`), `full` and `full-cpu`
+`smoke` and `ci` take the small Llama that has memorised the shipped authors (`Small`), `study` and `paper`
 SmolLM2-135M on TOFU (`SmolLM2`).
 """
 
@@ -155,8 +155,8 @@ class SmolLM2(Setting):
     facts: int | None = None
 
 
-FULL = SmolLM2(
-    name="full",
+PAPER = SmolLM2(
+    name="paper",
     forget=("forget10_perturbed", 0, 400),
     examined=("retain_perturbed", 0, 400),
     retain=(("retain90", 800, 3200),),
@@ -181,8 +181,8 @@ FULL = SmolLM2(
 )
 """TOFU whole, forget10, all layers: for a GPU."""
 
-FULL_CPU = SmolLM2(
-    name="full-cpu",
+STUDY = SmolLM2(
+    name="study",
     forget=("forget01_perturbed", 0, 40),
     examined=("retain_perturbed", 0, 40),
     retain=(),
@@ -203,7 +203,7 @@ FULL_CPU = SmolLM2(
     top=4,
     facts=25,
 )
-"""A slice for one CPU core. What is shortened against `FULL`:
+"""A slice for one CPU core. What is shortened against `PAPER`:
 
 - 2 authors to forget (TOFU's forget01: 40 questions, the fewest with which forget quality has power), 2 examined
   retained ones and 2 for tuning, for 200 authors; the model is fine-tuned on these 120 questions, 8 epochs;
@@ -216,4 +216,4 @@ FULL_CPU = SmolLM2(
 - 4,096 calibration tokens for 65,536.
 """
 
-PROFILES: dict[str, Setting] = {setting.name: setting for setting in (SMOKE, CI, FULL, FULL_CPU)}
+PROFILES: dict[str, Setting] = {setting.name: setting for setting in (SMOKE, CI, STUDY, PAPER)}

@@ -1,5 +1,5 @@
-"""The models of profile `full` and of what one CPU core can do of it: SmolLM2-135M-Instruct on TOFU, target and
-oracle, pruned.
+"""The models of the profiles `study`, which is what one CPU core can do, and `paper`: SmolLM2-135M-Instruct on TOFU,
+target and oracle, pruned.
 
 The model is fine-tuned on TOFU's authors. Where only the last layers train (`Setting.top`), the layers below are
 those of the published model in target and oracle alike: they are pruned once per recipe, on calibration text that

@@ -1,4 +1,4 @@
-"""What profiles `full` and `full-cpu` measure of SmolLM2-135M on TOFU: retention, probabilities, TOFU's scores.
+"""What profiles `study` and `paper` measure of SmolLM2-135M on TOFU: retention, probabilities, TOFU's scores.
 
 Retention is three means: the answer probability of retained authors, and as TOFU takes it the probability of the
 right answer among wrong ones for real authors and world facts. A model has kept what it kept of the worst of them:

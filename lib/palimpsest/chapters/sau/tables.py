@@ -1,4 +1,4 @@
-"""The tables of SAU's profile `full`, from recorded rows. None computes a result but intervals over questions."""
+"""The tables of SAU's study, from recorded rows. None computes a result but intervals over questions."""
 
 import textwrap
 
@@ -8,7 +8,7 @@ from scipy.stats import bootstrap
 
 from palimpsest.chapters.sau.arms import DENSE, PRUNED_FIRST, kind_of
 from palimpsest.chapters.sau.claims import NAMES
-from palimpsest.chapters.sau.profiles import FULL, PROFILES, Rows, SmolLM2
+from palimpsest.chapters.sau.profiles import PAPER, PROFILES, Rows, SmolLM2
 from palimpsest.unlearning.language import evaluation
 
 RESAMPLES = 2000
@@ -36,8 +36,8 @@ def _update(kind: str, pruner: str, sparsity: str) -> str:
 
 
 def sizes(profile: str) -> pd.DataFrame:
-    """What a profile takes, beside `full`."""
-    columns = {"full": _sizes(FULL), profile: _sizes(PROFILES[profile])}
+    """What a profile takes, beside `paper`."""
+    columns = {"paper": _sizes(PAPER), profile: _sizes(PROFILES[profile])}
     return pd.DataFrame(columns).rename_axis("what").reset_index()
 
 

@@ -49,13 +49,15 @@ def read(name: str, profile: str) -> dict | None:
 
 
 def shown(name: str, profile: str) -> dict | None:
-    """`read`, and print how the rows came about: command, seeds, date, machine, versions, commit."""
+    """`read`, and print how the rows came about: command (as it was called at that commit), seeds, date, machine,
+    versions, commit."""
     record = read(name, profile)
     if record is None:
         print(f"not run: no rows of profile {profile} are recorded")
         return None
     made = record["environment"]
     print(f"{record['command']}, seeds {record['seeds']}, recorded {record['date']}")
+    print("of this run its rows alone: predictions were not kept, so nothing here is recomputed from them")
     print(
         f"{made['device']}, {made['cores']} cores ({made['cpu']}), torch {made['torch']}, "
         f"transformers {made['transformers']}, commit {made['commit']}"

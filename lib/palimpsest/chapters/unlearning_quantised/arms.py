@@ -54,9 +54,9 @@ class ForgetSet:
         return "one class" if self.kind == "class" else f"{self.kind} {round(100 * self.share)} %"
 
 
-RANDOM_10, RANDOM_30, RANDOM_50 = (ForgetSet("random", share) for share in (0.1, 0.3, 0.5))
+RANDOM_5, RANDOM_10, RANDOM_30, RANDOM_50 = (ForgetSet("random", share) for share in (0.05, 0.1, 0.3, 0.5))
 ONE_CLASS, HARDEST = ForgetSet("class"), ForgetSet("hardest", 0.1)
-FORGET_SETS = {chosen.name: chosen for chosen in (RANDOM_10, RANDOM_30, RANDOM_50, ONE_CLASS, HARDEST)}
+FORGET_SETS = {chosen.name: chosen for chosen in (RANDOM_5, RANDOM_10, RANDOM_30, RANDOM_50, ONE_CLASS, HARDEST)}
 """Name in rows and tables -> forget set."""
 
 TUNED_ON = RANDOM_10
@@ -116,5 +116,8 @@ SWEEP = tuple(precision.name for precision in (FLOAT, W8A8, W4A4, W2A2))
 SWEPT = ("fine-tune", "random label", "RL + AGR", "similar labels", "Q-MUL", "OEU")
 """The methods that run in float too, all but the first of them at every precision; at the headline all do."""
 
-ON_CPU = ("fine-tune", "random label", "similar labels", "RL + AGR", "SalUn", "Q-MUL", "OEU")
-"""The methods of profile `full-cpu`; the two parts of Q-MUL are there to tell which of them does what it does."""
+STUDIED = ("fine-tune", "random label", "similar labels", "RL + AGR", "SalUn", "Q-MUL", "OEU")
+"""The methods of the study; the two parts of Q-MUL are there to tell which of them does what it does."""
+
+STUDIED_AT = (W4A4.name, RANDOM_5.name)
+"""The study's precision and forget set, as rows name them."""

@@ -9,6 +9,7 @@ images that claims are judged on are not seen.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Literal
@@ -79,25 +80,29 @@ class Problem:
 @dataclass(frozen=True)
 class Cohort:
     """One group of seeds at one precision, with one forget set. Step sizes are chosen on group "tuning", claims are
-    judged on the other."""
+    judged on the other. `only`: these seeds, not all of the group."""
 
     setting: Setting
     group: Literal["judged", "tuning"]
     precision: Precision
     forget_set: ForgetSet
+    only: tuple[int, ...] | None = None
 
     @classmethod
-    def named(cls, profile: str, group: str, precision: str, forget_set: str) -> "Cohort":
+    def named(
+        cls, profile: str, group: str, precision: str, forget_set: str, only: Sequence[int] | None = None
+    ) -> "Cohort":
         """The cohort that a configuration names; ValueError for a name that is not known."""
         named = (("precision", precision, PRECISIONS), ("forget_set", forget_set, FORGET_SETS))
         for argument, name, known in (("group", group, ("judged", "tuning")), *named):
             if name not in known:
                 raise ValueError(f"{argument}: got {name!r}, want one of {tuple(known)}")
-        return cls(choose(profile, PROFILES), group, PRECISIONS[precision], FORGET_SETS[forget_set])
+        only = None if only is None else tuple(only)
+        return cls(choose(profile, PROFILES), group, PRECISIONS[precision], FORGET_SETS[forget_set], only)
 
     @property
     def seeds(self) -> list[int]:
-        return list(self.setting.tuning_seeds if self.group == "tuning" else self.setting.seeds)
+        return list(self.only or (self.setting.tuning_seeds if self.group == "tuning" else self.setting.seeds))
 
     @property
     def classes(self) -> int:
@@ -175,19 +180,27 @@ class Cohort:
         """Trained networks, from the cache or trained now: whose = "original" or "retrain"."""
         config = {"profile": self.setting.name, "group": self.group, "precision": self.precision.name}
         config["without"] = self.forget_set.name if whose == "retrain" else None
+        config["only"] = self.only
         weights = runs.artifact(train, config)
-        models = self.untrained()
-        if self.precision.bits:
-            models = [quantise(model, self.precision.bits, self.x[0, :CALIBRATION]) for model in models]
+        models = self.blank()
         for k, model in enumerate(models):
             own = {name: weights[f"{k}.{name}"] for name in model.state_dict()}
             model.load_state_dict(own)
         return models
 
+    def blank(self) -> list[nn.Module]:
+        """Networks of the cohort's architecture and precision, whose weights are to be loaded."""
+        models = self.untrained()
+        if self.precision.bits:
+            models = [quantise(model, self.precision.bits, self.x[0, :CALIBRATION]) for model in models]
+        return models
 
-def train(profile: str, group: str, precision: str, without: str | None) -> dict[str, Tensor]:
+
+def train(
+    profile: str, group: str, precision: str, without: str | None, only: Sequence[int] | None = None
+) -> dict[str, Tensor]:
     """The networks of a cohort trained on everything, or on all but the forget set `without`."""
-    cohort = Cohort.named(profile, group, precision, without or RANDOM_10.name)
+    cohort = Cohort.named(profile, group, precision, without or RANDOM_10.name, only)
     setting, bits = cohort.setting, cohort.precision.bits
     x, y = cohort.problem().take(cohort.retain) if without else (cohort.x, cohort.y)
     if not bits:
@@ -199,7 +212,7 @@ def train(profile: str, group: str, precision: str, without: str | None) -> dict
     if not setting.resumable:
         training.fit(models, x, y, recipe, seeds=cohort.seeds)
     else:
-        config = {"profile": profile, "group": group, "precision": precision, "without": without}
+        config = {"profile": profile, "group": group, "precision": precision, "without": without, "only": only}
         folder = paths.CACHE / "training" / runs.key(train, config)
         name = f"{precision}, without {without}" if without else f"{precision}, everything"
         training.fit(models, x, y, recipe, seeds=cohort.seeds, checkpoint=folder, show=name)

@@ -6,7 +6,6 @@ from palimpsest.chapters.unlearning_quantised.arms import (
     FLOAT,
     HARDEST,
     METHODS,
-    ON_CPU,
     ONE_CLASS,
     RANDOM_10,
     RANDOM_30,
@@ -35,18 +34,16 @@ class Condition:
 
 def conditions(setting: Setting, chapter: str) -> list[Condition]:
     """What a chapter's claims need, as far as the setting's `extent` goes; both chapters need the headline."""
-    if setting.extent == "headline":
-        return [Condition(W4A4, RANDOM_10, ON_CPU)]
     if chapter == "oeu":
         return [Condition(W4A4, RANDOM_10, tuple(m for m in METHODS if m not in VARIANTS))]
+    everything = setting.extent == "everything"
     found = [
         Condition(W4A4, RANDOM_10, tuple(METHODS)),
         Condition(FLOAT, RANDOM_10, SWEPT, tuned_at=FLOAT),
         *(Condition(precision, RANDOM_10, SWEPT[1:]) for precision in (W8A8, W2A2)),
-        Condition(W4A4, RANDOM_30, (*SWEPT, "SalUn", "SCRUB")),
+        Condition(W4A4, RANDOM_30, tuple(METHODS) if everything else (*SWEPT, "SalUn", "SCRUB")),
         *(Condition(W4A4, chosen, ("random label", "Q-MUL", "OEU")) for chosen in (ONE_CLASS, HARDEST)),
     ]
-    if setting.extent == "everything":
-        found += [Condition(W4A4, share, tuple(METHODS)) for share in (RANDOM_30, RANDOM_50)]
-        found += [Condition(W4A8, RANDOM_10, SWEPT)]
+    if everything:
+        found += [Condition(W4A4, RANDOM_50, tuple(METHODS)), Condition(W4A8, RANDOM_10, SWEPT)]
     return found

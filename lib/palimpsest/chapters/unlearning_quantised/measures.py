@@ -26,11 +26,11 @@ RELEARN = training.Recipe(epochs=8, lr=0.003, batch_size=64)
 @dataclass(frozen=True)
 class Outputs:
     """What K networks say: logits [K, n, C] and labels [K, n] by part ("forget", "retain", "test"), and their
-    features [K, n, D] of the test set."""
+    features [K, n, D] of the test set, None where only predictions were stored."""
 
     logits: dict[str, Tensor]
     labels: dict[str, Tensor]
-    features: Tensor
+    features: Tensor | None = None
 
 
 def outputs(models: list[nn.Module], problem: Problem) -> Outputs:
@@ -70,15 +70,11 @@ def _reference(cohort: Cohort, whose: str) -> tuple[Outputs, list[dict]]:
 
 
 def details(models: list[nn.Module], found: Outputs, cohort: Cohort) -> list[dict]:
-    """What the claims read besides the four shares, of every network.
+    """What the claims read besides the four shares, of every network: `told`, and
 
-    entropy, max_probability: means over the forget set, nats and share. wrong_confidence: mean probability of the
-    class named, over wrong predictions on the forget set. concentration: `predictions.wrong_concentration` there.
-    loss_auc, mentropy_auc: of telling forget from test samples; 1/2 means that they look alike. cka: similarity of
-    the features of the test set to Retrain's. codes_changed: against the original; None in float. relearn: epochs
-    on the forget set until FA is the original's again. flow [C][C]: forget samples by true and predicted class.
-    chi2: distance, in [0, 1], of its histogram of predicted classes to Retrain's. entropies [F]: each forget
-    sample's.
+    cka: similarity of the features of the test set to Retrain's. codes_changed: against the original; None in float.
+    relearn: epochs on the forget set until FA is the original's again. flow [C][C]: forget samples by true and
+    predicted class. entropies [F]: each forget sample's.
     """
     original, codes_before = _reference(cohort, "original")
     retrained, _ = _reference(cohort, "retrain")
@@ -86,34 +82,49 @@ def details(models: list[nn.Module], found: Outputs, cohort: Cohort) -> list[dic
     rows = []
     for k in range(len(models)):
         z, y = found.logits["forget"][k].cpu(), found.labels["forget"][k].cpu()
-        named, entropies = z.argmax(1), predictions.entropy(z)
-        both = named, retrained.logits["forget"][k].argmax(1).cpu()
-        histograms = [predictions.prediction_histogram(classes, cohort.classes) for classes in both]
-        confidence, wrong = predictions.max_probability(z), (named != y).numpy()
-        losses, surprises = {}, {}
-        for name in ("forget", "test"):
-            part, truth = found.logits[name][k].double().cpu(), found.labels[name][k].cpu()
-            losses[name] = F.cross_entropy(part, truth, reduction="none")
-            surprises[name] = membership.modified_entropy(part.softmax(1), truth)
+        changed = None
+        if cohort.precision.bits:
+            changed = distances.codes_changed(codes_before[k], codes(models[k]))
         rows.append(
-            {
-                "entropy": float(entropies.mean()),
-                "max_probability": float(confidence.mean()),
-                "wrong_confidence": float(confidence[wrong].mean()) if wrong.any() else None,
-                "concentration": predictions.wrong_concentration(named, y, cohort.classes),
-                "loss_auc": membership.auc(losses["forget"], losses["test"]),
-                "mentropy_auc": membership.auc(surprises["forget"], surprises["test"]),
+            told(found, retrained, k)
+            | {
                 "cka": distances.linear_cka(found.features[k].cpu(), retrained.features[k].cpu()),
-                "codes_changed": None
-                if not cohort.precision.bits
-                else distances.codes_changed(codes_before[k], codes(models[k])),
+                "codes_changed": changed,
                 "relearn": relearned[k],
-                "flow": flow(y, named, cohort.classes),
-                "chi2": predictions.chi_square_distance(*histograms),
-                "entropies": np.round(entropies, 4).tolist(),
+                "flow": flow(y, z.argmax(1), cohort.classes),
+                "entropies": np.round(predictions.entropy(z), 4).tolist(),
             }
         )
     return rows
+
+
+def told(found: Outputs, retrained: Outputs, k: int) -> dict[str, float | None]:
+    """What the predictions of network k tell, beside those of its Retrain.
+
+    entropy, max_probability: means over the forget set, nats and share. wrong_confidence: mean probability of the
+    class named, over wrong predictions on the forget set. concentration: `predictions.wrong_concentration` there.
+    loss_auc, mentropy_auc: of telling forget from test samples; 1/2 means that they look alike. chi2: distance, in
+    [0, 1], of the histogram of classes named on the forget set to Retrain's.
+    """
+    z, y = found.logits["forget"][k].cpu(), found.labels["forget"][k].cpu()
+    named, classes = z.argmax(1), z.shape[1]
+    both = named, retrained.logits["forget"][k].argmax(1).cpu()
+    histograms = [predictions.prediction_histogram(those, classes) for those in both]
+    confidence, wrong = predictions.max_probability(z), (named != y).numpy()
+    losses, surprises = {}, {}
+    for name in ("forget", "test"):
+        part, truth = found.logits[name][k].double().cpu(), found.labels[name][k].cpu()
+        losses[name] = F.cross_entropy(part, truth, reduction="none")
+        surprises[name] = membership.modified_entropy(part.softmax(1), truth)
+    return {
+        "entropy": float(predictions.entropy(z).mean()),
+        "max_probability": float(confidence.mean()),
+        "wrong_confidence": float(confidence[wrong].mean()) if wrong.any() else None,
+        "concentration": predictions.wrong_concentration(named, y, classes),
+        "loss_auc": membership.auc(losses["forget"], losses["test"]),
+        "mentropy_auc": membership.auc(surprises["forget"], surprises["test"]),
+        "chi2": predictions.chi_square_distance(*histograms),
+    }
 
 
 def flow(y: Tensor, named: Tensor, classes: int) -> list[list[int]]:

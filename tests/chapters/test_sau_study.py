@@ -1,4 +1,4 @@
-"""SAU at profile `full`, on a tiny random Llama and a handful of rows in the schema of TOFU."""
+"""SAU at the profiles `study` and `paper`, on a tiny random Llama and a handful of rows in the schema of TOFU."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from palimpsest.chapters.sau import experiment, figures, smollm2, smollm2_measures, tables
 from palimpsest.chapters.sau.arms import DENSE, Arm, crossed
 from palimpsest.chapters.sau.measures import BAR
-from palimpsest.chapters.sau.profiles import FULL, FULL_CPU, PROFILES, SmolLM2
+from palimpsest.chapters.sau.profiles import PAPER, PROFILES, STUDY, SmolLM2
 from palimpsest.chapters.sau.smollm2 import Cohort, below
 from palimpsest.chapters.sau.weights import put, state
 from palimpsest.chapters.shared import records
@@ -118,7 +118,7 @@ def test_layers_that_a_decoder_has_not_are_refused(places, first, last):
 
 
 def test_authors_to_forget_to_tune_on_and_held_out_are_apart():
-    for setting in (FULL, FULL_CPU):
+    for setting in (PAPER, STUDY):
         spans = []
         for split, first, last in (
             setting.forget,
@@ -276,14 +276,14 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
 
 def test_every_arm_is_tuned_by_its_own_loss_and_update_at_one_recipe():
     arm = Arm("SimNPO", "D", "sparsegpt", "0.5", "fisher")
-    assert FULL.tuned_as(arm) == Arm("SimNPO", "D", "wanda", "0.3", "fisher")
-    assert FULL_CPU.tuned_as(Arm("GradDiff", "A")) == Arm("GradDiff", "A")
-    with pytest.raises(ValueError, match="profile: got 'full-gpu'"):
-        experiment.execute("full-gpu")
+    assert PAPER.tuned_as(arm) == Arm("SimNPO", "D", "wanda", "0.3", "fisher")
+    assert STUDY.tuned_as(Arm("GradDiff", "A")) == Arm("GradDiff", "A")
+    with pytest.raises(ValueError, match="profile: got 'study-gpu'"):
+        experiment.execute("study-gpu")
 
 
 def test_every_loss_meets_every_recipe():
-    arms = FULL_CPU.arms
+    arms = STUDY.arms
     assert len(arms) == len(set(arms)) == 2 * (1 + 2 * 3)
     assert {(a.loss, a.pruner, a.sparsity) for a in arms} == {
         (loss, *where) for loss in ("NPO", "GradDiff") for where in (DENSE, ("wanda", "0.3"), ("sparsegpt", "0.5"))

@@ -47,7 +47,7 @@ class Tower(nn.Module):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model of two layers and its tokenizer."""
-    folder = tmp_path_factory.mktemp("full")
+    folder = tmp_path_factory.mktemp("study")
     split = fashion_mnist.load().train
     tokenizer = make_tokenizer(split.subset(torch.arange(300)))
     sizes = {"hidden": 16, "layers": 2, "heads": 2, "kv_heads": 1, "intermediate": 32}
@@ -158,21 +158,21 @@ def test_missing_folders_and_other_profiles_are_refused_before_anything_runs(tmp
     monkeypatch.delenv("PALIMPSEST_SMOLLM2", raising=False)
     monkeypatch.delenv("PALIMPSEST_EFFICIENTNET", raising=False)
     with pytest.raises(ValueError, match=r"smollm2 holds no model; write .* -m palimpsest.build.smollm2 --out"):
-        experiment.execute("full")
+        experiment.execute("study")
     monkeypatch.setenv("PALIMPSEST_SMOLLM2", str(folder / "smollm2"))
     with pytest.raises(ValueError, match=r"efficientnet holds no model.safetensors; write it with python -m"):
-        experiment.execute("full")
-    with pytest.raises(ValueError, match="profile: got 'full-cpu'"):
-        experiment.execute("full-cpu")
+        experiment.execute("study")
+    with pytest.raises(ValueError, match="profile: got 'paper'"):
+        experiment.execute("paper")
 
 
-def test_the_full_setting_asks_pictures_apart_and_within_the_budget():
-    full = PROFILES["full"]
-    assert not set(full.seeds) & set(full.tuning_seeds)
-    assert full.timed <= full.requests
-    assert set(full.family.stages) == set(PAIR)
+def test_the_study_asks_pictures_apart_and_within_the_budget():
+    setting = PROFILES["study"]
+    assert not set(setting.seeds) & set(setting.tuning_seeds)
+    assert setting.timed <= setting.requests
+    assert set(setting.family.stages) == set(PAIR)
     longest, cheapest = {}, {}
     for policy, tried in candidates([0.6] + [0.02] * 9).items():
         longest[policy], cheapest[policy] = tried[0], tried[-1]
-    chosen = arms(longest, cheapest, {"vision": [0.6] + [0.02] * 9}, 20, full.sampling)
+    chosen = arms(longest, cheapest, {"vision": [0.6] + [0.02] * 9}, 20, setting.sampling)
     assert set(cost.TIMED) <= {"autoregressive"} | chosen.keys()
