@@ -285,9 +285,10 @@ entropy_of_row[(1,)](row, entropy, row.shape[1], TILE=64)
 print(f"kernel {entropy.item():.5f}, float64 {entropy_eager(row.double()).item():.5f}")
 
 # %% [markdown]
-# A GPU is not needed. With the environment variable `TRITON_INTERPRET=1`, set before `triton` is imported, the
-# programs run one after the other, each operation on a tile being one of numpy. That is slow, and it is the same
-# kernel, reading the same addresses under the same masks: what it computes can be tested on any machine.
+# A GPU is not needed. With the environment variable `TRITON_INTERPRET=1`, which `palimpsest.chapters` sets where there
+# is none, before `triton` is imported, the programs run one after the other, each operation on a tile being one of
+# numpy. That is slow, and it is the same kernel, reading the same addresses under the same masks: what it computes can
+# be tested on any machine.
 
 # %% [markdown]
 # ## All rows

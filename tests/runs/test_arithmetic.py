@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from numpy._core._multiarray_umath import __cpu_features__ as features
 
 from palimpsest import arithmetic
 from palimpsest.runs import machine
@@ -28,6 +30,25 @@ LABEL = "from palimpsest import arithmetic; import torch, numpy; print(arithmeti
 @pytest.mark.parametrize("capability", ["default", "avx512"])
 def test_a_chapter_computes_alike_whatever_the_caller_asks(capability):
     assert said(f"import palimpsest.chapters; {LABEL}", ATEN_CPU_CAPABILITY=capability) == "pinned"
+
+
+AT_WORK = """
+import palimpsest.chapters, numpy, torch
+from threadpoolctl import threadpool_info
+torch.ones(64, 64) @ torch.ones(64, 64)
+torch.nn.functional.conv2d(torch.ones(16, 8, 32, 32), torch.ones(8, 8, 3, 3))
+print("numpy's:", *[found.get("architecture") for found in threadpool_info() if found["internal_api"] == "openblas"])
+"""
+
+
+@pytest.mark.skipif(
+    arithmetic.label() != "pinned" or not torch.backends.mkl.is_available(), reason="no routines to choose from"
+)
+def test_every_library_says_that_it_works_as_pinned_whatever_the_caller_asks():
+    asked = {"ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Nehalem", "MKL_CBWR": "AVX2"}
+    told = said(AT_WORK, MKL_VERBOSE="1", ONEDNN_VERBOSE="1", **asked)
+    for line in ("cpu,isa:Intel AVX2\n", "CNR:COMPATIBLE", "numpy's: Haswell"):
+        assert line in told
 
 
 def test_a_plain_import_changes_nothing():
@@ -61,7 +82,8 @@ def test_chapters_run_triton_in_its_interpreter_where_there_is_no_device(cuda):
 
 
 def test_native_is_a_wish():
-    assert said(f"import palimpsest.chapters; {LABEL}", PALIMPSEST_ARITHMETIC="native").startswith("native")
+    label = said(f"import palimpsest.chapters; {LABEL}", PALIMPSEST_ARITHMETIC="native")
+    assert label == "native, as PALIMPSEST_ARITHMETIC asks"
     assert "MKL_CBWR" not in said(
         "import os, palimpsest.chapters; print(list(os.environ))", PALIMPSEST_ARITHMETIC="native"
     )
@@ -81,6 +103,20 @@ def test_torch_at_work_under_other_settings_is_seen():
         "except RuntimeError as error: print(error)"
     )
     assert "torch works with DEFAULT" in said(code, ATEN_CPU_CAPABILITY="default")
+
+
+def test_numpy_at_work_under_other_settings_is_seen(monkeypatch):
+    used = next(name for name, present in features.items() if present)
+    monkeypatch.setitem(arithmetic.PINS, "NPY_DISABLE_CPU_FEATURES", used)
+    monkeypatch.setenv("NPY_DISABLE_CPU_FEATURES", used)
+    with pytest.raises(RuntimeError, match="numpy was imported before the arithmetic was pinned"):
+        arithmetic.require()
+
+
+def test_a_machine_without_the_routines_says_so_and_may_compute(monkeypatch):
+    monkeypatch.setattr(arithmetic.platform, "machine", lambda: "aarch64")
+    assert arithmetic.label() == "native: aarch64 has none of the routines"
+    arithmetic.require()
 
 
 def test_it_is_part_of_every_record_and_key(monkeypatch):

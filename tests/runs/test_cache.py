@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import reading
+import torch
 from rows import PATIENCE, double, triple
 
 from palimpsest import runs
@@ -29,6 +30,22 @@ def test_the_key_follows_configuration_function_and_environment(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(store, "closure", lambda function: Closure("another", frozenset(), frozenset()))
         assert runs.key(double, {"x": 1, "y": 2}) != key
+
+
+class Two:
+    """Functions with one closure, for a class counts whole."""
+
+    @staticmethod
+    def first() -> int:
+        return 1
+
+    @staticmethod
+    def second() -> int:
+        return 2
+
+
+def test_two_functions_of_one_class_have_two_keys():
+    assert runs.key(Two.first, {}) != runs.key(Two.second, {})
 
 
 def test_the_key_follows_shipped_data_and_not_recorded_results(tmp_path, monkeypatch, forget):
@@ -121,6 +138,22 @@ def test_a_row_depends_on_the_shipped_files_that_it_can_read(tmp_path, monkeypat
         return runs.key(function, {})
 
     assert (key("0a") != key("0b")) == counts
+
+
+def drawn(folder: str) -> dict:
+    with open(Path(folder, "calls"), "a") as file:
+        file.write("called\n")
+    wide = torch.arange(12, dtype=torch.float64).view(3, 4)
+    return {"turned": wide.T, "half": wide[:, ::2].half(), "steps": torch.tensor(7)}
+
+
+def test_tensors_are_computed_once_and_come_back_as_they_were(tmp_path):
+    cold, warm = (runs.artifact(drawn, {"folder": str(tmp_path)}) for _ in range(2))
+    assert Path(tmp_path, "calls").read_text() == "called\n"
+    for name, value in drawn(str(tmp_path)).items():
+        for found in (cold[name], warm[name]):
+            assert found.dtype == value.dtype
+            assert torch.equal(found, value)
 
 
 def test_every_shipped_folder_has_one_reader_or_is_known_to_have_none():
