@@ -9,7 +9,7 @@ import platformdirs
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = _PACKAGE / "shipped"
 
-INSTALLED = _SHIPPED.is_dir()
+INSTALLED = os.path.isdir(_SHIPPED)
 """Whether this is a wheel's package, which holds the data itself (`build.wheel`); a checkout has it in `data/`."""
 
 ROOT = _PACKAGE if INSTALLED else _PACKAGE.parents[1]
