@@ -399,8 +399,13 @@ def test_arms_are_computed_and_stored_by_worker_processes(tmp_path, monkeypatch)
         monkeypatch.setenv(f"PALIMPSEST_{name}", str(value))
     monkeypatch.setattr(runs, "spread", pool.spread)
     monkeypatch.setenv("PALIMPSEST_WORKERS", "1")
-    monkeypatch.setenv("SPOILT", "b")
+    monkeypatch.setenv("SPOILT", "a")
     try:
+        with pytest.raises(RuntimeError, match="a bad arm"):
+            study.run(plans.PLAN)
+        assert study.recompute(plans.PLAN) is None
+        pool._pool.cache_clear()
+        monkeypatch.setenv("SPOILT", "b")
         with pytest.raises(RuntimeError, match=r"^nothing\(\[\{'method': 'b', 'seed': 0\}\]\) failed: a bad arm$"):
             study.run(plans.PLAN)
         assert list(study.recompute(plans.PLAN).method) == [
