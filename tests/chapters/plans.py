@@ -1,10 +1,19 @@
-"""A study of nothing, in a module that worker processes can import."""
+"""What the tests of studies share, and a study of nothing that worker processes can import."""
 
+import json
 import os
 
 import numpy as np
+from safetensors.numpy import load, save
 
+from palimpsest.chapters.shared import stored
 from palimpsest.chapters.shared.study import Outcome, Plan
+from palimpsest.chapters.unlearning_quantised import study as unlearning
+from palimpsest.data import manifest
+
+UNLEARNING = unlearning.PLAN
+METHODS = ("fine-tune", "random label", "Q-MUL")
+"""Those of the study at tiny size."""
 
 ARMS = [{"method": method, "seed": seed} for method in ("a", "b") for seed in (0, 1)]
 
@@ -31,4 +40,17 @@ def kind(arm):
     return arm["method"]
 
 
-PLAN = Plan("nothing", "palimpsest run nothing", stages, compute, reference, reference, measure, kind)
+NOTHING = Plan("nothing", "palimpsest run nothing", stages, compute, reference, reference, measure, kind)
+
+
+def arm(method: str, seed: int = 0) -> stored.Arm:
+    return unlearning._arm("judged", method, seed)
+
+
+def respoil(file, change) -> None:
+    """Alter the predictions of an arm, and the manifest with them."""
+    kept = {"row": json.dumps(stored.header(file))}
+    arrays = load(file.read_bytes())
+    change(arrays)
+    file.write_bytes(save(arrays, kept))
+    manifest.update([file])

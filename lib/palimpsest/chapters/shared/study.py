@@ -257,8 +257,10 @@ def _require_sources(plan: Plan, arms: list[Arm], accepted: list[str]) -> None:
 
 
 def _record(plan: Plan, accepted: list[str]) -> list[dict]:
-    """Write and list the table of rows, and return them."""
+    """Write and list the table of rows, and return them; there is no table before the first row."""
     rows = measured(plan)
+    if not rows:
+        return rows
     used = {row["made"]["source"] for row in rows}
     content = {
         "command": plan.command,
