@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from palimpsest import figures
+from palimpsest import figures, ledger
 from palimpsest.chapters.sage import measures
 from palimpsest.chapters.sage.arms import PRUNING, READINGS, SWITCHES
-from palimpsest.chapters.sage.claims import KEPT, NAMES, left_by, speed, taus
+from palimpsest.chapters.sage.claims import NAMES, left_by, speed, taus
 from palimpsest.chapters.sage.requests import CANDIDATES
 from palimpsest.chapters.sage.results import Results, size
 from palimpsest.figures import COLOURS
@@ -161,7 +161,8 @@ def pruned(results: Results) -> Figure:
         ratios = [arm.ratio + shift for arm in arms.values()]
         axis.errorbar(ratios, [e.mean for e in found], yerr=errors, fmt="o-", capsize=2, color=colour, label=by)
     axis.axhline(100, color="0.35", linewidth=1)
-    axis.axhline(KEPT, color="0.6", linewidth=1, linestyle=":")
+    wanted = ledger.claims()["sage-pruning"]
+    axis.axhline(wanted.bar - wanted.margin, color="0.6", linewidth=1, linestyle=":")
     axis.set(xlabel="share of the picture's tokens dropped in the drafter", ylabel="accepted length left, %")
     axis.legend(fontsize="small")
     return figure
