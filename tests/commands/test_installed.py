@@ -14,7 +14,8 @@ def test_what_writes_beside_the_chapters_needs_a_checkout(monkeypatch, command):
     done = CliRunner().invoke(app, command.split())
     assert done.exit_code == 1
     assert done.stderr == (
-        f"palimpsest: {command.removesuffix(' sau')} needs a checkout of the project; this is the package installed in {paths.ROOT}\n"
+        f"palimpsest: {command.removesuffix(' sau')} needs a checkout of the project; "
+        f"this is the package installed in {paths.ROOT}\n"
     )
 
 
