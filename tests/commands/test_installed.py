@@ -8,7 +8,7 @@ from palimpsest.data import manifest
 from palimpsest.runs import machine, paths
 
 
-@pytest.mark.parametrize("command", ["pages", "accept sau", "bench", "run --profile full", "run --profile full-cpu"])
+@pytest.mark.parametrize("command", ["pages", "accept sau", "bench", "run --profile study", "run --profile paper"])
 def test_what_writes_beside_the_chapters_needs_a_checkout(monkeypatch, command):
     monkeypatch.setattr(paths, "INSTALLED", True)
     done = CliRunner().invoke(app, command.split())
