@@ -391,15 +391,15 @@ figures.table(tables.sizes("study"))
 # it says *not run*, the tables that follow are missing, and nothing is claimed.
 
 # %%
-record, setting = records.shown("sau", "study"), STUDY
-recovered = frozenset(setting.recovery)
+record = records.shown("sau", "study")
+recovered = frozenset(STUDY.recovery)
 
 # %% [markdown]
 # Step sizes were tuned on authors that no row below measures: each loss and update has its own, from one grid for all.
 # SparseGPT's arms take those of Wanda's.
 
 # %% tags=["hide-input"]
-figures.table(tables.tuned(record["tuned"], setting.grid)) if record else None
+figures.table(tables.tuned(record["tuned"], STUDY.grid)) if record else None
 
 # %% [markdown]
 # Did the target learn its authors and keep what the published model knew, did pruning leave that in place, and is the oracle
