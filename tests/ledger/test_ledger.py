@@ -296,7 +296,7 @@ def test_the_tally_counts_whose_claims_have_which_verdict(house):
     claim(*(ENTRY | {"id": f"toy-{name}"} for name in "ab"), ENTRY | {"id": "toy-c", "by": "construction"})
     ledger.record("toy", "ci", "", [ledger.judge("toy-a", MEASURED, "")])
     assert pages.tally(ledger.load(ledger.FRESH)) == (
-        "Of 2 claims of the papers: 1 supported, 1 not run. Of 1 guarantees by construction: 1 not run."
+        "The papers' claims (2): 1 supported, 1 not run. Guarantees by construction (1): 1 not run."
     )
 
 
@@ -311,7 +311,7 @@ def test_readme_table_is_replaced_between_its_markers(house):
     ledger.accept(["toy"], {})
     text = pages.readme_with_table("a\n<!-- claims -->\nold\n<!-- /claims -->\nb\n")
     assert "old" not in text
-    assert text.startswith("a\n<!-- claims -->\nOf 1 claims of the papers: 1 supported.\n\n| claim |")
+    assert text.startswith("a\n<!-- claims -->\nThe papers' claims (1): 1 supported.\n\n| claim |")
     assert text.endswith("<!-- /claims -->\nb\n")
     with pytest.raises(ValueError, match=r"README\.md: want exactly one"):
         pages.readme_with_table("no markers")

@@ -15,7 +15,7 @@ from palimpsest.verdicts import VERDICTS, Quantity
 MARK = {"supported": "●", "contradicted": "○", "no effect": "=", "inconclusive": "?", "not run": "–"}
 README_MARKERS = ("<!-- claims -->", "<!-- /claims -->")
 README_FIGURE = ("04_jscds", "fig-jscds-differences", "jscds_differences.svg")
-WHOSE = {"paper": "claims of the papers", "ours": "claims of ours", "construction": "guarantees by construction"}
+WHOSE = {"paper": "The papers' claims", "ours": "Claims of ours", "construction": "Guarantees by construction"}
 
 
 def tally(claims: list[Claim]) -> str:
@@ -25,7 +25,7 @@ def tally(claims: list[Claim]) -> str:
         found = Counter(c.verdict for c in claims if c.by == by)
         counts = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
         if found:
-            sentences.append(f"Of {found.total()} {whose}: {counts}.")
+            sentences.append(f"{whose} ({found.total()}): {counts}.")
     return " ".join(sentences)
 
 
