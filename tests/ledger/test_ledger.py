@@ -244,6 +244,15 @@ def test_a_pending_claim_says_what_it_waits_for(house):
     assert (judged.verdict, judged.why) == ("inconclusive", "The rule changes. because")
 
 
+def test_what_was_not_run_shows_no_value(house):
+    claim(ENTRY | {"pending": {"not run": "Too long."}})
+    measure()
+    ledger.accept(["toy"], {})
+    (found,) = ledger.load()
+    assert "| –\N{NO-BREAK SPACE}not run | – | – |" in pages.claims_table([found], lambda c: c.id)
+    assert "- *Why*: Too long. because" in pages.results_page([found])
+
+
 def test_the_claims_of_a_paper_are_corrected_together(house):
     claim(*(ENTRY | {"id": f"toy-{name}"} for name in "abc"), ENTRY | {"id": "toy-d", "by": "ours"})
     weak, open_ = replace(MEASURED, mean=2.0, sd=2.4), replace(MEASURED, mean=0.0, sd=9.0)
@@ -275,7 +284,7 @@ def test_pages_say_verdict_interval_seeds_rule_power_setting_and_reason(house):
     ledger.accept(["toy"], {"toy": 90.0})
     claims = ledger.load()
     table = pages.claims_table(claims, lambda c: c.id)
-    assert "| toy-first | More is more. | ● supported | 2.00 points [1.30, 2.70] | 9 |" in table
+    assert "| toy-first | More is more. | ●\N{NO-BREAK SPACE}supported | 2.00 points [1.30, 2.70] | 9 |" in table
     results = pages.results_page(claims)
     for line in (
         "- *Measured*: 2.00 points [1.30, 2.70] (sd 0.90, 9 seeds).",

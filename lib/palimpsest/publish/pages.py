@@ -30,16 +30,19 @@ def tally(claims: list[Claim]) -> str:
 
 
 def measured(claim: Claim) -> str:
-    """`−1.20 points [−2.10, −0.30]`, or a dash."""
-    return "–" if claim.judgement is None else ledger.text(claim.judgement.measured, claim.unit)
+    """`−1.20 points [−2.10, −0.30]`, or a dash where the claim was not run."""
+    return "–" if claim.verdict == "not run" else ledger.text(claim.judgement.measured, claim.unit)
 
 
 def claims_table(claims: list[Claim], link: Callable[[Claim], str]) -> str:
     """One row per claim, as a Markdown table. `link` turns a claim into the text of its first cell."""
     rows = ["| claim | states | verdict | measured, 95 % interval | seeds |", "|---|---|---|---|---|"]
     for c in claims:
-        n = "–" if c.judgement is None else c.judgement.measured.n if c.judgement.measured.n > 1 else "counted"
-        rows.append(f"| {link(c)} | {c.statement} | {MARK[c.verdict]} {c.verdict} | {measured(c)} | {n} |")
+        n = "–" if c.verdict == "not run" else c.judgement.measured.n if c.judgement.measured.n > 1 else "counted"
+        # A blank that no line breaks at keeps the mark beside its word.
+        rows.append(
+            f"| {link(c)} | {c.statement} | {MARK[c.verdict]}\N{NO-BREAK SPACE}{c.verdict} | {measured(c)} | {n} |"
+        )
     return "\n".join(rows) + "\n"
 
 
@@ -94,11 +97,14 @@ def _measured(claim: Claim) -> list[str]:
         return ["- *Measured*: –.", "- *Why*: Not run."]
     e = claim.judgement.measured
     spread = f"sd {e.sd:.2f}, {e.n} seeds" if e.n > 1 else "counted, no spread"
-    return [f"- *Measured*: {measured(claim)} ({spread}).", f"- *Why*: {claim.judgement.why}"]
+    name = "Measured, out of the claim's range" if claim.verdict == "not run" else "Measured"
+    return [f"- *{name}*: {ledger.text(e, claim.unit)} ({spread}).", f"- *Why*: {claim.judgement.why}"]
 
 
 def _power(claim: Claim) -> str:
     """How many seeds would decide, beside how many there are."""
+    if claim.judgement is None:
+        return "not known before a run."
     if claim.power is None:
         return "a count; nothing is drawn."
     return (
