@@ -82,7 +82,7 @@ def run(
                 typer.echo(f"{name}: {len(study.run(plan, tuple(accept or ())))} arms in {file.parent}")
                 continue
             results = EXPERIMENTS[name](profile)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # of ours: what is missing, by name
             fail(str(error))
         if profile not in ("smoke", "ci"):
             records.write(name, profile, results.tuned, results.rows)
