@@ -1,13 +1,9 @@
-"""The diagonal of the empirical Fisher information, network by network, and the base of methods that use it."""
-
-from dataclasses import dataclass
+"""The diagonal of the empirical Fisher information, network by network."""
 
 import torch
 from torch import Tensor
 
-from palimpsest.checks import require_count
 from palimpsest.nets.quantised import steps
-from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy, evaluation
 
 
@@ -38,16 +34,3 @@ def weights(task: Task) -> list[bool]:
     """
     units = {id(p) for p in steps(task.net).values()}
     return [id(p) not in units for p in task.parameters]
-
-
-@dataclass(frozen=True)
-class FisherMethod(Method):
-    """A method that moves the weights once, by squared gradients; a quantiser's steps stay as they are.
-
-    batch: samples whose mean gradient is squared.
-    """
-
-    batch: int = 32
-
-    def __post_init__(self):
-        require_count("batch", self.batch)

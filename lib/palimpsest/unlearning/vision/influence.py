@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from palimpsest.checks import require_number
-from palimpsest.unlearning.vision.fisher import FisherMethod, squared_gradients, weights
+from palimpsest.checks import require_count, require_number
+from palimpsest.unlearning.vision.fisher import squared_gradients, weights
+from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task
 
 
 @dataclass(frozen=True)
-class Influence(FisherMethod):
+class Influence(Method):
     """θ ← θ + α P g_f, with g_f the mean gradient of the forget loss and P an inverse of the retain set's curvature.
 
     Stated by Jia et al. 2023 ("IU"): the influence-function update with an inverse Hessian approximated by the
@@ -21,19 +22,21 @@ class Influence(FisherMethod):
     Ours, and not theirs: the direction. Their code weighs g_f by the forget set's share n_f/N and subtracts the
     gradient of the retain loss; we take g_f alone, which is longer and points elsewhere, so that a value of α here is
     not one of theirs. Ours too: the Fisher's diagonal, P_i = (1 + d) F̄ / (F_i + d F̄) with F̄ the network's mean, so
-    that a weight of mean curvature has P = 1.
+    that a weight of mean curvature has P = 1. A quantiser's steps stay as they are.
 
     damping: d, in units of the mean.
+    batch: samples whose mean gradient is squared.
     """
 
     damping: float = 0.1
+    batch: int = 32
 
     dial = "scale α"
     grid = (0.1, 0.3, 1.0, 3.0, 10.0, 20.0)
 
     def __post_init__(self):
-        super().__post_init__()
         require_number("damping", self.damping)
+        require_count("batch", self.batch)
 
     @torch.no_grad()
     def begin(self, task: Task) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from palimpsest.checks import require_number
-from palimpsest.unlearning.vision.fisher import FisherMethod, squared_gradients, weights
+from palimpsest.checks import require_count, require_number
+from palimpsest.unlearning.vision.fisher import squared_gradients, weights
+from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task
 
 
@@ -20,25 +21,27 @@ def dampening(forget: Tensor, full: Tensor, alpha: Tensor | float, lam: float) -
 
 
 @dataclass(frozen=True)
-class SSD(FisherMethod):
+class SSD(Method):
     """Dampen, once and without training, the weights that matter much more for the forget set than for all data.
 
     Stated by the paper: importance is the diagonal of the Fisher information; selection by α and dampening by λ as in
     `dampening`; α = 10 and λ = 1 for ResNet-18. Released code: squared gradients of mini-batches of 128 in evaluation
     mode, over all parameters, batch norm's included; the full set contains the forget set. Our reading: batches of
-    32, nearer to the definition.
+    32, nearer to the definition; a quantiser's step sizes stay as they are.
 
     lam: λ. α is the dial: a random forget set resembles the rest, and ratios near 10 are rare there.
+    batch: samples whose mean gradient is squared.
     """
 
     lam: float = 1.0
+    batch: int = 32
 
     dial = "selection threshold α"
     grid = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
     def __post_init__(self):
-        super().__post_init__()
         require_number("lam", self.lam)
+        require_count("batch", self.batch)
 
     @torch.no_grad()
     def begin(self, task: Task) -> None:
