@@ -7,7 +7,6 @@ from palimpsest.nets.quantised import steps
 from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy, evaluation
 
 
-@torch.enable_grad()
 def squared_gradients(task: Task, indices: Tensor, batch: int) -> tuple[Gradients, Gradients]:
     """(mean gradient, mean squared gradient) of the cross-entropy over mini-batches of `indices` [K, n].
 
@@ -18,7 +17,7 @@ def squared_gradients(task: Task, indices: Tensor, batch: int) -> tuple[Gradient
     mean = [torch.zeros_like(p) for p in task.parameters]
     square = [torch.zeros_like(p) for p in task.parameters]
     batches = indices.T.split(batch)
-    with evaluation(task.net):
+    with evaluation(task.net), torch.enable_grad():  # methods call this where gradients are off
         for part in batches:
             found = task.gradients(cross_entropy(task.logits(task.images(part)), task.labels(part)))
             torch._foreach_add_(mean, found, alpha=len(part) / indices.shape[1])
