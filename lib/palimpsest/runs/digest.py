@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from palimpsest import arithmetic
@@ -50,6 +49,8 @@ def fresh() -> dict:
 
 def say() -> None:
     """Print this process's digests, one thread each. RuntimeError where its arithmetic is not pinned."""
+    from threadpoolctl import threadpool_limits  # sets a variable of the environment as it is imported
+
     arithmetic.require()
     torch.set_num_threads(1)
     with threadpool_limits(1):
