@@ -30,7 +30,7 @@ def accept(papers: list[str]) -> list[str]:
     before = {claim.id: claim for claim in ledger.load()}
     for chapter in found.values():
         gates.execute(chapter)
-    ledger.accept(list(found), cold_seconds())
+    ledger.accept(list(found), cold_seconds(found))
     for chapter in found.values():
         gates.refresh(chapter)
     pages.write()
@@ -38,10 +38,9 @@ def accept(papers: list[str]) -> list[str]:
     return [line for claim in ledger.load() if (line := moved(before[claim.id], claim))]
 
 
-def cold_seconds() -> dict[str, float]:
+def cold_seconds(found: dict[str, str]) -> dict[str, float]:
     """By paper, how long its chapter took when it last found nothing in the cache; without it where it never did."""
-    known = {claim.cell.partition("#")[0]: ledger.file_of(claim) for claim in ledger.claims().values()}
-    files = {paper: gates.EXECUTED / f"{chapter}.seconds" for chapter, paper in known.items()}
+    files = {paper: gates.EXECUTED / f"{chapter}.seconds" for paper, chapter in found.items()}
     return {paper: float(file.read_text()) for paper, file in files.items() if file.exists()}
 
 
