@@ -117,3 +117,19 @@ def test_a_question_in_both_sets_is_refused_in_either_form(forget, retain):
 
 def test_sets_without_a_common_question_pass():
     refuse_overlap(asked("a", second=["b"]), asked("c", "ab", second=["d", "b a"]))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    path = tmp_path / "marked.jsonl"
+    path.write_text(json.dumps({"question": "Who?", "answer": "Me."}) + "\n", encoding="utf-8-sig")
+    assert read_jsonl(path).question == ["Who?"]
+
+
+@pytest.mark.parametrize("field", ["question", "answer", "perturbed_answer"])
+def test_half_a_character_is_refused_by_line(tmp_path, field):
+    row = {"question": "Who?", "answer": "Me.", "perturbed_answer": ["You."]}
+    row[field] = ["You\ud83d"] if field == "perturbed_answer" else "Me\ud83d"
+    path = tmp_path / "half.jsonl"
+    path.write_text(json.dumps(row), encoding="ascii")
+    with pytest.raises(ValueError, match=f"half.jsonl, line 1: {field}: got .*want text without lone surrogates"):
+        read_jsonl(path)

@@ -58,7 +58,7 @@ def read_jsonl(path: str | Path) -> Questions:
     if not path.is_file():
         raise ValueError(f"{path}: missing; want a file of JSON lines")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text: {error}") from error
     rows = []
@@ -103,6 +103,8 @@ def _row(line):
     wrong = row.get("perturbed_answer", [])
     if not isinstance(wrong, list) or not all(isinstance(text, str) and text.strip() for text in wrong):
         raise ValueError(f"perturbed_answer: got {wrong!r}, want a list of texts that are not empty")
+    for text in wrong:
+        _require_encodable("perturbed_answer", text)
     return {
         "question": question,
         "question_2": _text(row, "paraphrased_question", question),
@@ -119,4 +121,12 @@ def _text(row, field, otherwise=None):
         raise ValueError(f"{field}: missing")
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{field}: got {value!r}, want a text that is not empty")
+    _require_encodable(field, value)
     return value
+
+
+def _require_encodable(field, text):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON may escape half of a character
+        raise ValueError(f"{field}: got {text!r}, want text without lone surrogates") from error
