@@ -5,17 +5,22 @@ All but `tokenizer` and `small_llama` work on the Llama, Qwen2 and Gemma classes
 """
 
 import math
+import sys
+from weakref import WeakSet
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from palimpsest.kernels import token_logprob
 
-from .tokens import IGNORED, Encoded, encode, prompt_ids, tokenizer
+from .tokens import IGNORED, Encoded, answer_end, encode, prompt_ids, tokenizer
 
-AFTER_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""What configurations of transformers call a change of the logits that comes after the output embedding."""
+LARGE = 50.0
+"""The largest logit of the probe: the caps in use, 30 and 50, bend it."""
+PROBED: WeakSet[nn.Module] = WeakSet()
+"""Models whose logits were compared."""
 
 
 def small_llama(
@@ -60,17 +65,61 @@ def hidden(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
     return model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
 
 
+def context(model: nn.Module) -> int:
+    """How many tokens fit into the model; for one without such a limit, more than there will ever be."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+
+
 def output_embedding(model: nn.Module) -> torch.Tensor:
     """The weight [V, D] whose products with `hidden` are the model's logits.
 
-    Raises ValueError for a model that changes them afterwards, by a bias, a scale or a soft cap.
+    Raises ValueError for a model that changes them afterwards, by a bias, a scale or a soft cap, or changes the
+    hidden states before: the first call compares with the model's own logits.
     """
-    head, config = model.get_output_embeddings(), model.config
-    changes = [name for name in AFTER_LOGITS if getattr(config, name, None) not in (None, 1, 1.0)]
-    if head is None or getattr(head, "bias", None) is not None or changes:
+    head = model.get_output_embeddings()
+    if head is None or getattr(head, "bias", None) is not None or (model not in PROBED and not _plain(model, head)):
         kind = type(model).__name__
         raise ValueError(f"model: got a {kind}, want one whose logits are hidden states times an embedding alone")
+    PROBED.add(model)
     return head.weight
+
+
+@torch.no_grad()
+def _plain(model: nn.Module, head: nn.Module) -> bool:
+    """Whether what enters the output embedding is what the decoder gave, and what leaves it are the logits.
+
+    The embedding is given random states instead, so large that a soft cap shows whatever the weights are.
+    """
+    weight, given, entered = head.weight, [], []
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(1, 1, weight.shape[1], generator=generator, dtype=torch.float64).to(weight)
+    largest = F.linear(states, weight).abs().max()
+    states = states * (LARGE / largest) if largest > 0 else states
+
+    def enter(_, arguments):
+        entered.append(arguments[0])
+        return (states, *arguments[1:])
+
+    hooks = [
+        model.get_decoder().register_forward_hook(lambda _, __, output: given.append(output[0])),
+        head.register_forward_pre_hook(enter),
+    ]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        logits = model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=weight.device), use_cache=False).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    if len(entered) != 1 or logits.shape != (1, 1, len(weight)):
+        return False
+    # A part of a model (`nets.part`) is called whole, past its own decoder, and gives nothing here.
+    rounding = 4 * LARGE * max(torch.finfo(weight.dtype).eps, 1e-3)
+    return all(torch.equal(one, entered[0]) for one in given) and bool(
+        (logits - F.linear(states, weight)).abs().max() <= rounding
+    )
 
 
 def logprobs(model: nn.Module, encoded: Encoded) -> torch.Tensor:
@@ -84,6 +133,8 @@ def logprobs(model: nn.Module, encoded: Encoded) -> torch.Tensor:
 __all__ = [
     "IGNORED",
     "Encoded",
+    "answer_end",
+    "context",
     "encode",
     "hidden",
     "logprobs",

@@ -78,7 +78,10 @@ def _measure(
             hook.remove()
     for name in linears:
         if name not in found:
-            raise ValueError(f"calibration_ids: no token reaches {name}, want some input for every linear map")
+            raise ValueError(
+                f"calibration_ids: no token reaches {name} as a module, want some input for every "
+                "linear map, or a method that looks at weights alone"
+            )
         if not found[name].isfinite().all():
             raise ValueError(f"calibration_ids: the inputs of {name} are not finite, want finite activations")
     return found

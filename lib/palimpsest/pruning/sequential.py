@@ -11,7 +11,7 @@ from palimpsest.runs.progress import progress_bar
 
 from . import random
 from .calibration import layer_by_layer, require_calibration
-from .decoder import Layer, decoder_layers
+from .decoder import Layer, decoder_layers, require_linear
 from .masks import Masks
 from .pattern import Pattern
 from .registry import METHODS
@@ -49,12 +49,13 @@ def prune(
     Raises:
         ValueError: unknown method; a sparsity that leaves nothing or everything, or whose M does not divide the
             inputs; calibration tokens that are missing, misshapen or outside the vocabulary; weights or
-            activations that are not finite; a model that is no such decoder. After an error or an interrupt the
-            model has the weights it came with.
+            activations that are not finite; a model that is no such decoder, or whose experts are no
+            `nn.Linear`. After an error or an interrupt the model has the weights it came with.
     """
     if method not in METHODS:
         raise ValueError(f"method: got {method!r}, want one of {sorted(METHODS)}")
     chosen, pattern, generator = METHODS[method], Pattern.parse(sparsity), _generator(seed)
+    require_linear(model)
     layers = decoder_layers(model)
     if chosen.statistic is not None:
         require_calibration(model, calibration_ids)
@@ -94,6 +95,7 @@ def random_masks(model: nn.Module, share: float, seed: int) -> Masks:
     if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share < 1:
         raise ValueError(f"share: got {share!r}, want a number in (0, 1)")
     pattern, generator = Pattern(1 - share), _generator(seed)
+    require_linear(model)
     linears = {name: part for layer in decoder_layers(model) for name, part in layer.linears.items()}
     return Masks(
         {

@@ -35,7 +35,7 @@ def token_logprobs(model: nn.Module, encoded: Encoded) -> Tensor:
 
 
 def answer_losses(model: nn.Module, encoded: Encoded) -> Tensor:
-    """Mean negative log-likelihood of each answer's tokens, the end of text included: [N] on the CPU, in nats, >= 0.
+    """Mean negative log-likelihood of each answer's tokens, its end included: [N] on the CPU, in nats, >= 0.
 
     Raises ValueError where the model's hidden states are not finite.
     """
@@ -82,16 +82,18 @@ def generate(
 ) -> list[str]:
     """The model's own answer to each question, greedy, without special tokens and outer spaces.
 
-    An answer ends at the tokenizer's end of text, at an end that the model's generation settings name, or after
-    `max_new_tokens`. Rows are padded on the left and leave the batch when they end. `template` as in
-    `language.encode`. Raises ValueError where the longest question and `max_new_tokens` exceed the model's context.
+    An answer ends at the tokenizer's end of text, at that of the chat template's turn (`language.answer_end`), at one
+    that the model's generation settings name, or after `max_new_tokens`. Rows are padded on the left and leave the
+    batch when they end. `template` as in `language.encode`. Raises ValueError where the longest question and
+    `max_new_tokens` exceed the model's context.
     """
     prompts = language.prompt_ids(tokenizer, questions, template)
-    longest, context = max(map(len, prompts), default=0), model.config.max_position_embeddings
+    longest, context = max(map(len, prompts), default=0), language.context(model)
     if max_new_tokens < 1 or longest + max_new_tokens > context:
         raise ValueError(f"max_new_tokens: got {max_new_tokens}, want 1 ... {context - longest} in this context")
     named = model.generation_config.eos_token_id
-    stops = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
+    own = tokenizer.eos_token_id, language.answer_end(tokenizer, template)
+    stops = {*own, *(named if isinstance(named, list) else [named])} - {None}
     stops = torch.tensor(sorted(stops), device=model.device)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     texts = [""] * len(prompts)
@@ -142,7 +144,7 @@ def evaluate(
 
 def _evaluate_set(model, tokenizer, name, questions, template, most):
     def encode(asked, answers):
-        return language.encode(tokenizer, asked, answers, model.config.max_position_embeddings, template)
+        return language.encode(tokenizer, asked, answers, language.context(model), template)
 
     right = encode(questions.question, questions.answer)
     wrong_each = {len(answers) for answers in questions.perturbed}

@@ -10,11 +10,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from palimpsest.nets import language
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
 from palimpsest.pruning.wanda import squared_norms
 from palimpsest.unlearning.language.method import sequence_loss
-from palimpsest.unlearning.language.task import Gradients, Task
+from palimpsest.unlearning.language.task import Batch, Gradients, Task
 
 
 def normalised(scores: Tensor, kept: Tensor) -> Tensor:
@@ -81,34 +82,54 @@ def _squared_gradients(task: Task, encoded: Encoded, rows: Tensor) -> dict[str, 
     one backward pass serves a batch.
     """
     total = {name: torch.zeros_like(task.parameters[name]) for name in task.kept}
+    batches: list[Batch] = []  # the last is under way
 
     def forward(name: str, module: nn.Module, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
         def backward(gradients: Tensor) -> None:
-            for delta, x in zip(gradients, inputs[0].detach(), strict=True):
+            deltas, xs = (
+                _by_sequence(name, gradients, batches[-1]),
+                _by_sequence(name, inputs[0].detach(), batches[-1]),
+            )
+            for delta, x in zip(deltas, xs, strict=True):
                 own = delta.T @ x
                 total[name].addcmul_(own, own)
 
         outputs.register_hook(backward)
 
+    language.output_embedding(task.model)  # its first call runs the model, which the hooks must not see
     with _hooked(task, "register_forward_hook", forward):
         for part in rows.split(task.batch_size):
-            task.gradients(sequence_loss(task, task.batch(encoded, part)).sum())
+            batches.append(task.batch(encoded, part))
+            task.gradients(sequence_loss(task, batches[-1]).sum())
     return total
 
 
 def _wanda(task: Task) -> dict[str, Tensor]:
     norms: dict[str, Tensor] = {}
-    seen: list[Tensor] = []  # which positions of the batch under way are no padding
+    batches: list[Batch] = []  # the last is under way
 
     def add(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        norms[name] = norms.get(name, 0) + squared_norms(inputs[0][seen[-1]])
+        # Up to the last label of its row a position is no padding.
+        seen = batches[-1].counted.flip(1).cumsum(1).flip(1) > 0
+        norms[name] = norms.get(name, 0) + squared_norms(_by_sequence(name, inputs[0], batches[-1])[seen])
 
     with torch.no_grad(), _hooked(task, "register_forward_pre_hook", add):
         for rows in task.retain_rows(0).split(task.batch_size):
-            batch = task.batch(task.retain, rows)
-            seen.append(batch.counted.flip(1).cumsum(1).flip(1) > 0)  # up to the last label of its row
-            task.hidden(batch)
+            batches.append(task.batch(task.retain, rows))
+            task.hidden(batches[-1])
     return {name: (task.parameters[name].abs() * norms[name].sqrt()).detach() for name in task.kept}
+
+
+def _by_sequence(name: str, values: Tensor, batch: Batch) -> Tensor:
+    """[B, T, D], also where a layer works on all positions of a batch at once, [B·T, D]. Raises ValueError for a
+    matrix that sees only some of them."""
+    shape = batch.encoded.ids.shape
+    if values.shape[:-1].numel() != shape.numel():
+        raise ValueError(
+            f"model: {name} sees {values.shape[:-1].numel()} of a batch's {shape.numel()} positions, want one that "
+            "sees each (no expert to which some are sent)"
+        )
+    return values.reshape(*shape, -1)
 
 
 @contextmanager

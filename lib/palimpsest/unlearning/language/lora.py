@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palimpsest.checks import require_count, require_number
+from palimpsest.pruning.decoder import require_linear
 from palimpsest.unlearning.language.update import Update, layers_in_reach
 
 ADAPTER = "default"
@@ -34,12 +35,14 @@ def adapted(model: nn.Module, lora: LoraSettings, update: Update, generator: tor
 
     A is drawn as peft draws it, but from `generator`; B is 0. A pruned matrix computes with M⊙(B A), so that what is
     trained is what is merged: at the end the adapters are added to the surviving weights and leave the model. After
-    an exception they leave it without. Raises ImportError with the command that installs peft, if it is missing.
+    an exception they leave it without. Raises ImportError with the command that installs peft, if it is missing;
+    ValueError for a model that holds much outside linear maps (`pruning.decoder.require_linear`).
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError("lora: needs the package peft: pip install peft") from error
+    require_linear(model)
     names = [weight.removesuffix(".weight") for layer in layers_in_reach(model, update) for weight in layer.linears]
     masks = {} if update.masks is None else update.masks.kept
     with torch.random.fork_rng():  # peft draws weights of its own

@@ -14,12 +14,15 @@ from palimpsest.unlearning.language.task import Batch, Task
 @dataclass(frozen=True)
 class RMU(Objective):
     """‖h − c·u‖²/D on forget sequences, + α·‖h − h_ref‖²/D on retain ones: h [D] what layer `layer` (from 0) writes
-    at an answer token, h_ref the same of the model as it was given, u a random direction of length 1. Mean over the
-    tokens of an answer, then over sequences.
+    at a position that predicts an answer token (the prompt's last among them, the answer's last not), h_ref the same
+    of the model as it was given, u a random direction of length 1. Mean over an answer's positions, then over
+    sequences.
 
     Stated by the paper: both losses, u drawn uniformly from [0, 1)^D and normalised, layer 7 of Zephyr-7B. open-
     unlearning for TOFU: layer 7 of 16, c = 2, γ = α = 1, all parameters trained. Our reading: where `layer` is None,
-    the layer at the same depth, ⌊7/16 of their number⌋.
+    the layer at the same depth, ⌊7/16 of their number⌋. open-unlearning takes the answer tokens' own positions, and
+    divides its sums [B] by its counts [B, 1], a table of all pairs: so its loss is the mean of the sums times the
+    mean of 1/count, where ours divides each sum by its own count.
     """
 
     steering: float = 2.0
@@ -66,7 +69,7 @@ class RMU(Objective):
 
 
 def _distance(written: Tensor, target: Tensor, batch: Batch) -> Tensor:
-    """Mean over sequences of the mean over their answer tokens; `written` [tokens, D] is theirs, row after row."""
+    """Mean over sequences of the mean over those that count, whose `written` [tokens, D] are, row after row."""
     counts = batch.counted.sum(1)
     weights = (counts * len(counts)).to(written.dtype).reciprocal().repeat_interleave(counts)
     return (weights * (written - target).square().mean(1)).sum()

@@ -8,7 +8,7 @@ from torch import nn
 
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks
-from palimpsest.pruning.decoder import decoder_layers
+from palimpsest.pruning.decoder import decoder_layers, require_linear
 from palimpsest.training.language import answer_loss
 from palimpsest.training.loop import Run, TrainingDiverged
 from palimpsest.training.seeds import epoch_order
@@ -73,8 +73,10 @@ def round_trip_4bit(model: nn.Module) -> None:
     Zhang et al. 2025, "Catastrophic failure of LLM unlearning via quantization" (arXiv 2410.16454): a small update
     of the weights is rounded away, and what was unlearned returns. Rounding to nearest, one scale per output row, the
     row's largest magnitude at code 7 (absmax). Their groups are our rows; embeddings, norms and the output head stay.
-    A weight of +0.0 stays +0.0, so masks hold. Raises ValueError for what is not a transformers decoder.
+    A weight of +0.0 stays +0.0, so masks hold. Raises ValueError for what is not a transformers decoder
+    or holds much outside linear maps (`pruning.decoder.require_linear`).
     """
+    require_linear(model)
     for layer in decoder_layers(model):
         for linear in layer.linears.values():
             weight = linear.weight.to(torch.promote_types(linear.weight.dtype, torch.float32))

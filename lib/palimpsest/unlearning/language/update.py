@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from palimpsest.checks import require_choice, require_number
 from palimpsest.pruning import Masks
-from palimpsest.pruning.decoder import Layer, decoder_layers
+from palimpsest.pruning.decoder import Layer, decoder_layers, require_linear
 
 CHOICES = {
     "scaling": ("none", "redistribute", "boost"),
@@ -67,9 +67,11 @@ def layers_in_reach(model: nn.Module, update: Update) -> list[Layer]:
 
 
 def movable(model: nn.Module, update: Update) -> dict[str, nn.Parameter]:
-    """The parameters that move, by name; tied ones once. Raises ValueError for more layers than there are."""
+    """The parameters that move, by name; tied ones once. Raises ValueError for more layers than there are, and
+    where "linear" would leave much behind (`pruning.decoder.require_linear`)."""
     layers = layers_in_reach(model, update)
     if update.trainable == "linear":
+        require_linear(model)
         chosen = [linear.weight for layer in layers for linear in layer.linears.values()]
     elif update.top is not None:
         chosen = [p for layer in layers for p in layer.module.parameters()]
