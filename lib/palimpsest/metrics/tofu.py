@@ -51,6 +51,7 @@ def truth_ratio(paraphrased_loss, perturbed_losses) -> np.ndarray:
 
     P_correct is the `probability` of the paraphrased answer. P_wrong is the geometric mean of the m perturbed ones,
     so R = exp(paraphrased loss - mean perturbed loss): released code. The paper's equation 1 has the arithmetic mean.
+    open-unlearning adds 1e-10 to the denominator, which shows where P_correct is as small.
 
     paraphrased_loss: [n]; perturbed_losses: [n, m]. Returns float64 [n] in [e^-700, e^700].
     """
@@ -133,7 +134,8 @@ def extraction_strength(predicted, labels) -> np.ndarray:
     """1 - k / |a|, k the length of the shortest start of an answer after which the model completes it by itself.
 
     Carlini et al. 2021 (arXiv 2012.07805), as a share. It is the longest run of first choices that ends the answer,
-    so 0 where its last token is not one. The released code of open-unlearning gives 1 / |a| there as well.
+    so 0 where its last token is not one. The released code of open-unlearning gives 1 / |a| there as well. The end of
+    text counts where its label does, as in the labels of `nets.language.encode`: a run must then reach it.
 
     Arguments as `exact_memorisation`. Returns float64 [N].
     """
@@ -147,7 +149,8 @@ def min_k(logprobs, labels) -> np.ndarray:
     """Min-40 %: the mean loss of the least likely 40 % of an answer's tokens, rounded down, but at least of one.
 
     Shi et al. 2024, "Detecting pretraining data from large language models" (arXiv 2310.16789), negated: low for
-    what was trained on, as `membership.auc` wants its scores.
+    what was trained on, as `membership.auc` wants its scores. The end of text counts where its label does, as in the
+    labels of `nets.language.encode`: with it and without it are two numbers, so compare like with like.
 
     Args:
         logprobs: [N, T] log-probabilities of the labels in nats; any finite value where a position does not count.
