@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from palimpsest.commands.main import app
 from palimpsest.decoding import drop_in
+from palimpsest.decoding.drafters import PADDING
 from palimpsest.nets import language
 from palimpsest.training.language import Recipe, fit
 
@@ -28,7 +29,7 @@ def folders(root):
     tokenizer = language.tokenizer([PROMPT, "Ilse wrote and and"], VOCABULARY)
     parts = {"target": fitted(tokenizer, 0, 80), "drafter": fitted(tokenizer, 1, 30, layers=1)}
     parts["other"] = language.small_llama(
-        VOCABULARY + 1, 0, hidden=32, layers=1, heads=2, kv_heads=1, intermediate=48
+        VOCABULARY + PADDING + 1, 0, hidden=32, layers=1, heads=2, kv_heads=1, intermediate=48
     )
     for name, model in parts.items():
         model.save_pretrained(root / name)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pairs import properties
 
-from palimpsest.decoding import SPECVLM, Tree
+from palimpsest.decoding import SPECVLM, TOKEN_RECYCLING, Tree
 from palimpsest.decoding.tree import MOST
 
 trees = st.integers(0, 30).flatmap(
@@ -97,3 +97,11 @@ def test_trees_are_immutable_and_comparable():
         tree.ancestors[0, 1] = True
     assert tree == Tree((-1, 0))
     assert hash(tree) == hash(Tree((-1, 0)))
+
+
+def test_the_tree_of_token_recycling_has_its_80_nodes():
+    assert len(TOKEN_RECYCLING) == 80
+    assert np.bincount(TOKEN_RECYCLING.depths).tolist() == [0, 8, 21, 25, 15, 8, 3]
+    # The deepest: the likeliest after the likeliest, twice, and one that begins to differ at the fourth token.
+    paths = [[TOKEN_RECYCLING.ranks[node] for node in path] for path in TOKEN_RECYCLING.paths if len(path) == 6]
+    assert paths == [[0] * 6, [0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 0, 0]]

@@ -11,13 +11,14 @@ from palimpsest.decoding.policies import POLICIES as policies
 from palimpsest.decoding.policies.policy import Policy
 from palimpsest.decoding.stats import Output, Round, Stats
 from palimpsest.decoding.training_free import PromptLookup, TokenRecycling
-from palimpsest.decoding.tree import SPECVLM, Tree
+from palimpsest.decoding.tree import SPECVLM, TOKEN_RECYCLING, Tree
 from palimpsest.decoding.vision import LlavaOnevisionDecoder, Qwen25VLDecoder
 from palimpsest.decoding.visual_pruning import PrunedDrafter
 
 __all__ = [
     "ADAPTERS",
     "SPECVLM",
+    "TOKEN_RECYCLING",
     "Decoder",
     "Drafter",
     "LlavaOnevisionDecoder",

@@ -10,18 +10,25 @@ from .distributions import Distribution, ranked
 from .draft import Draft
 from .models import Decoder, adapt
 
+PADDING = 128
+"""Most tokens that the vocabularies of target and drafter may differ by: models of one tokenizer pad theirs to other
+multiples (Qwen2.5: 151,936 and 152,064). llama.cpp allows as many."""
+
 
 class Drafter:
     """One request's source of drafts. `generate` calls, in this order:
 
-    `prefill` once; then each round `start`, `expand` for each further level, `renumber` if the policy keeps a part
-    of the draft only, `observe` and `commit`.
+    `suit` and `prefill` once; then each round `start`, `expand` for each further level, `renumber` if the policy
+    keeps a part of the draft only, `observe` and `commit`.
     """
 
     vocabulary: int | None = None
-    """Number of tokens, which must be the target's; None where any will do."""
+    """Number of tokens, which must be the target's but for PADDING; None where any will do."""
     forwards: int = 0
     """Calls of a model for this request, the prefill among them."""
+
+    def suit(self, vocabulary: int) -> None:
+        """Once, before the prefill: the target's number of tokens. None from there on may be drafted."""
 
     def prefill(self, inputs, k: int) -> None:
         """Begin a request; `k` candidates per node will be asked for."""
@@ -56,6 +63,10 @@ class Drafter:
 class ModelDrafter(Drafter):
     """A causal model of the target's vocabulary.
 
+    Where either is padded further, the tokens that one of them lacks are impossible to it: the drafter's own beyond
+    the target's are not drafted, and the target's beyond the drafter's are read as the drafter's last, which can
+    cost acceptance and never changes the text.
+
     One forward per level, of the nodes that will have children (stated by SAGE, algorithm 1: the drafter fills the
     tree; our reading of what it costs: leaves need no forward, and the first forward of a round takes the root
     together with committed tokens that have no row yet).
@@ -65,11 +76,14 @@ class ModelDrafter(Drafter):
 
     def __init__(self, model):
         self.decoder: Decoder = adapt(model)
-        self.vocabulary = self.decoder.vocabulary
+        self.vocabulary = self._common = self.decoder.vocabulary
 
     @property
     def forwards(self) -> int:
         return self.decoder.forwards
+
+    def suit(self, vocabulary):
+        self._common = min(vocabulary, self.vocabulary)
 
     def prefill(self, inputs, k):
         self._k = k
@@ -88,12 +102,12 @@ class ModelDrafter(Drafter):
         return self.decoder.room()
 
     def start(self, committed):
-        fresh = committed[self._rowed :]
+        fresh = [min(token, self.vocabulary - 1) for token in committed[self._rowed :]]
         count = len(fresh)
         logits = self.decoder.extend(fresh, range(count), np.tri(count, dtype=bool))
         self._fresh = count
         self._lines: dict[int, list[int]] = {-1: []}  # node -> rows of the nodes on its path, itself last
-        return ranked(logits[-1:], self._k)[0]
+        return self._ranked(logits[-1:])[0]
 
     def expand(self, drafted, nodes):
         pending = self.decoder.pending
@@ -105,8 +119,14 @@ class ModelDrafter(Drafter):
             ancestors[i, line] = True
         depth = self._fresh - 1 + drafted.depths[nodes[0]]
         logits = self.decoder.extend([drafted.tokens[node] for node in nodes], [depth] * len(nodes), ancestors)
-        for node, distribution in zip(nodes, ranked(logits, self._k), strict=True):
+        for node, distribution in zip(nodes, self._ranked(logits), strict=True):
             drafted.distributions[node] = distribution
+
+    def _ranked(self, logits):
+        try:
+            return ranked(logits[:, : self._common], self._k)
+        except ValueError as error:  # NaN among them: say whose
+            raise ValueError(f"drafter: {error}") from error
 
     def renumber(self, kept):
         self._lines = {-1: []} | {i: self._lines[node] for i, node in enumerate(kept) if node in self._lines}

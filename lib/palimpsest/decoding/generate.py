@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import torch
 
 from .batch import Batch
-from .drafters import Drafter, ModelDrafter
+from .drafters import PADDING, Drafter, ModelDrafter
 from .models import Decoder, adapt
 from .policies import POLICIES, Policy
 from .request import Request
@@ -37,7 +37,8 @@ def generate(
 
     Args:
         target: a causal model of transformers (eval mode, attention "sdpa" or "eager"), or a `Decoder`.
-        drafter: a model of the same vocabulary, a `Decoder` or a `Drafter`; None will do for "autoregressive".
+        drafter: a model of the same vocabulary, padded alike or not (see `ModelDrafter`), a `Decoder` or a `Drafter`;
+            None will do for "autoregressive".
         inputs: the prompt, without padding: token numbers [n] or [1, n], or a mapping with "input_ids" and what else
             the model's class takes. Target and drafter get the same.
         policy: a name in `decoding.policies`, for its defaults, or a policy.
@@ -56,9 +57,10 @@ def generate(
         round, except where the text ended within the last round's path.
 
     Raises:
-        ValueError: a model that cannot be used (see `Decoder`), vocabularies that differ, an unknown policy, no
-            drafter where one is needed, a prompt that does not fit its model, arguments out of range, and a prompt
-            that leaves less room than max_new_tokens in either model's context: this is refused before the first
+        ValueError: a model that cannot be used (see `Decoder`) or is in training mode, vocabularies that differ by
+            more than padding, an unknown policy, no drafter where one is needed, a prompt that does not fit its
+            model, arguments out of range, logits that are NaN or infinite where a token is taken, and a prompt that
+            leaves less room than max_new_tokens in either model's context: this is refused before the first
             token, so that no tree ever overflows.
     """
     target, drafter, policy = adapt(target), _drafter(drafter), _policy(policy)
@@ -173,9 +175,13 @@ def _stop_tokens(stop_tokens, target: Decoder):
 def _check(target, drafter, policy, max_new_tokens, temperature, seed):
     if drafter is None and policy.drafts:
         raise ValueError(f"drafter: got None, want a drafter, which {type(policy).__name__} needs")
-    if drafter is not None and drafter.vocabulary not in (None, target.vocabulary):
-        got = f"drafter: got a vocabulary of {drafter.vocabulary} tokens"
-        raise ValueError(f"{got}, want the target's {target.vocabulary}")
+    size = None if drafter is None else drafter.vocabulary
+    if size is not None and abs(size - target.vocabulary) > PADDING:
+        want = f"the target's {target.vocabulary}, give or take {PADDING} of padding"
+        raise ValueError(f"drafter: got a vocabulary of {size} tokens, want {want}")
+    _require_evaluation("target", target)
+    if isinstance(drafter, ModelDrafter):
+        _require_evaluation("drafter", drafter.decoder)
     if isinstance(drafter, ModelDrafter) and drafter.decoder is target:
         raise ValueError("drafter: got the target's own Decoder, want another (of the same model, if need be)")
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, Integral) or max_new_tokens < 1:
@@ -184,3 +190,10 @@ def _check(target, drafter, policy, max_new_tokens, temperature, seed):
         raise ValueError(f"temperature: got {temperature!r}, want a finite number from 0")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**64:
         raise ValueError(f"seed: got {seed!r}, want an integer from 0 to 2**64 - 1")
+
+
+def _require_evaluation(name, decoder):
+    """Dropout would change the text from call to call, and from plain decoding's to a tree's."""
+    model = decoder.model
+    if isinstance(model, torch.nn.Module) and any(module.training for module in model.modules()):
+        raise ValueError(f"{name}: got {type(model).__name__} in training mode, want model.eval()")

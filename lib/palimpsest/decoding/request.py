@@ -52,6 +52,7 @@ class Request:
         self.stats.target_forwards = 1
         self.clock.lap("prefill_target")
         if self.drafter is not None:
+            self.drafter.suit(target.vocabulary)
             self.drafter.prefill(inputs, self.policy.k)
             _require_room("drafter", self.drafter.room(), self.most)
             self.drafter.observe(prompt[-1:], logits)

@@ -12,7 +12,8 @@ class TokenRecycling(Drafter):
     """What the target itself held likely after a token, when it last read that token.
 
     Stated by Token Recycling (Luo et al., arXiv 2408.08696): an adjacency matrix of tokens, filled with the k
-    likeliest successors from every verified row, rejected ones among them; it lives on from request to request.
+    likeliest successors from every verified row, rejected ones among them; it lives on from request to request; the
+    tree is static (`TOKEN_RECYCLING`), where here any policy will do, and k is 8, where here it is the policy's.
     Our reading: the probabilities are kept too, so that policies which read them can be used; a dictionary holds
     the rows that were seen.
     """

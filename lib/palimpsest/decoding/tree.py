@@ -145,3 +145,16 @@ class Tree:
 SPECVLM = Tree.from_children(((4,), (3, 2, 2, 1), (3, 2, 2, 1), (3,), (2,)))
 """25 nodes, 4/8/8/3/2 by depth. Stated by SAGE (A.1, after SpecVLM): the counts. Our reading: which node has how
 many children, as in the 25-node tree of EAGLE's released code, whose counts these are."""
+
+TOKEN_RECYCLING = Tree.from_children(
+    (
+        (8,),
+        (8, 4, 3, 2, 1, 1, 1, 1),
+        (8, 3, 2, 1, 1, 1, 1, 1, 2, 1, 0, 0, 1, 0, 0, 1, 0, 1, 1),
+        (5, 2, 1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 1),
+        (3, 1, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1),
+        (2, 0, 0, 1),
+    )
+)
+"""80 nodes, 8/21/25/15/8/3 by depth. Stated by Token Recycling (Luo et al., arXiv 2408.08696): a static tree of that
+size; which one, by their released code ("2.2.2"). For `policies["static"]` with the drafter of that name."""

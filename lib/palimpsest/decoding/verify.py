@@ -1,5 +1,6 @@
 """Which drafted tokens the target accepts, and the token that it adds. Exact, greedy and sampling."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -51,6 +52,9 @@ class Chooser:
 
     A draw is argmax(logits / temperature + Gumbel noise), which has the softmax's distribution; the noise belongs to
     the absolute position of the token drawn, prompt included.
+
+    Raises `ValueError` for a row that is asked for and whose largest logit is not finite: the argmax of NaN would be
+    a token like any other.
     """
 
     def __init__(self, temperature: float, seed: int):
@@ -60,13 +64,27 @@ class Chooser:
     def __call__(self, logits: Tensor, position: int) -> Callable[[int, int], int]:
         """Logits [T, V] of verified rows, the first one's successor at `position` -> `choose` of `verify`."""
         if self.temperature == 0:
-            likeliest = logits.argmax(-1).tolist()
-            return lambda row, depth: likeliest[row]
+            likeliest = logits.argmax(-1, keepdim=True)  # NaN is larger than any number
+            tops, tokens = logits.gather(-1, likeliest)[:, 0].tolist(), likeliest[:, 0].tolist()
+
+            def choose(row, depth):
+                _require_finite(tops[row], position + depth)
+                return tokens[row]
+
+            return choose
 
         def draw(row, depth):
             noise = gumbel(self.seed, position + depth, logits.shape[-1]).to(logits.device)
             likely = logits[row].double()
+            top = likely.max()
+            _require_finite(top.item(), position + depth)
             # Less the largest: at a temperature near 0 the others go to minus infinity, and not several to plus.
-            return int(((likely - likely.max()) / self.temperature + noise).argmax())
+            return int(((likely - top) / self.temperature + noise).argmax())
 
         return draw
+
+
+def _require_finite(top: float, position: int) -> None:
+    if not math.isfinite(top):
+        got = f"target: got {top} as the largest logit of the token at position {position}"
+        raise ValueError(f"{got}, want a finite one: its weights or its arithmetic are broken")

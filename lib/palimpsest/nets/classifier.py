@@ -23,3 +23,13 @@ class BodyAndHead(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits [N, classes]."""
         return self.head(self.body(x))
+
+
+def logits_of(output: object) -> torch.Tensor:
+    """The logits [N, classes] in what a classifier gave: itself, its `logits`, or a tuple's first. ValueError for
+    another."""
+    logits = getattr(output, "logits", output[0] if isinstance(output, tuple) and output else output)
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        got = f"a tensor of shape {list(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"models: got {got} as output, want logits [N, classes], by itself, as `logits`, or first")
+    return logits

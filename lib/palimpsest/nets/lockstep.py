@@ -17,7 +17,7 @@ import copy
 import torch
 from torch import nn
 
-from .classifier import BodyAndHead
+from .classifier import BodyAndHead, logits_of
 from .quantised import Quantised, code_ranges
 
 
@@ -27,10 +27,10 @@ class Solo(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
-        self.training = model.training  # else leaving evaluation mode would put the model into training mode
+        self.training = model.training  # of a network in evaluation mode the parts are not frozen (`modes.train`)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x[:, 0]).unsqueeze(1)
+        return logits_of(self.model(x[:, 0])).unsqueeze(1)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         return self.model.features(x[:, 0]).unsqueeze(1)
@@ -76,6 +76,7 @@ class Lockstep(nn.Module):
         if not models or any(layout != layouts[0] for layout in layouts):
             names = [type(model).__name__ for model in models]
             raise ValueError(f"models: got {names}, want at least one, all of one architecture, width and precision")
+        self.training = models[0].training  # as in `Solo`
         self.models = [models]  # in a list, so that torch does not register them as submodules
         self.body = _grouped([model.body for model in models])
         self.head = Heads([model.head for model in models])

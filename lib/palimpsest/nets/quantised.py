@@ -9,12 +9,16 @@ the code released with Q-MUL keeps activations at signed 8 bits and the stem, do
 
 import copy
 import math
+import warnings
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from palimpsest.kernels import lsq_quantize
+from palimpsest.nets import modes
+from palimpsest.nets.attention import open_attention
 
 PRECISIONS = {"W8A8": (8, 8), "W4A8": (4, 8), "W4A4": (4, 4), "W2A2": (2, 2)}
 """Name -> (bits of the weights, bits of the activations) of all layers but the first and the last."""
@@ -77,7 +81,7 @@ class QuantisedConv2d(Quantised, nn.Conv2d):
 
 
 class QuantisedLinear(Quantised, nn.Linear):
-    """A linear layer of rounded inputs [N, D] with a rounded weight. Made by `quantise`."""
+    """A linear layer of rounded inputs [..., D] with a rounded weight. Made by `quantise`."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(self.rounded_input(x), self.rounded_weight(), self.bias)
@@ -91,7 +95,9 @@ def quantise(
 ) -> nn.Module:
     """A copy of `model` whose convolutions and linear layers are quantised; the given one is left as it was.
 
-    Works on any module: layers that are exactly `nn.Conv2d` or `nn.Linear` are replaced, all else is kept.
+    Works on any module: layers that are exactly `nn.Conv2d` or `nn.Linear` are replaced, and those of an
+    `nn.MultiheadAttention`, whose projections become linear layers (`nets.attention`). All else is kept; a warning
+    names the layers whose weight has two dimensions or more and stays in float, but for the `ends`.
 
     Args:
         bits: a name in `PRECISIONS`, or (weight bits, activation bits), each 2 to 8.
@@ -99,7 +105,8 @@ def quantise(
             and tells signed from unsigned inputs.
         ends: bits of weights and inputs of the first and the last layer that ran; None keeps them in float.
 
-    Raises ValueError for other bits, an empty or non-finite calibration batch, and a model without such layers.
+    Raises ValueError for other bits, an empty or non-finite calibration batch, a model without such layers, and a
+    layer with a weight that is computed from others (weight_norm, spectral_norm).
     """
     if isinstance(bits, str):
         if bits not in PRECISIONS:
@@ -111,7 +118,15 @@ def quantise(
         code_range(value, signed=True)
     if calibration.shape[0] == 0 or not calibration.isfinite().all():
         raise ValueError(f"calibration: got shape {list(calibration.shape)}, want at least one finite sample")
+    for name, layer in model.named_modules():
+        # The older functions of these names leave a plain tensor, which no copy can be made of.
+        if parametrize.is_parametrized(layer) or (hasattr(layer, "weight") and "weight" not in _registered(layer)):
+            raise ValueError(
+                f"model: got {name!r}, whose weight is computed from others (weight_norm, spectral_norm), want plain "
+                "weights: torch.nn.utils.parametrize.remove_parametrizations makes them so"
+            )
     model = copy.deepcopy(model)
+    open_attention(model)
     names = {layer: name for name, layer in model.named_modules() if type(layer) in TWINS}
     seen: dict[nn.Module, tuple[float, float]] = {}
 
@@ -121,12 +136,10 @@ def quantise(
         seen[layer] = (mean, min(before, smallest))  # a layer may run more than once
 
     hooks = [layer.register_forward_pre_hook(look) for layer in names]
-    training = model.training
     try:
-        with torch.no_grad():
-            model.eval()(calibration)
+        with torch.no_grad(), modes.evaluation(model):
+            model(calibration)
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     if not seen:
@@ -138,7 +151,20 @@ def quantise(
             # A change of class keeps the parameters, their order and every attribute of the layer.
             layer.__class__ = TWINS[type(layer)]
             layer.start(precision, seen[layer])
+    in_float = [
+        f"{name} ({type(layer).__name__})"
+        for name, layer in model.named_modules()
+        if not isinstance(layer, Quantised)
+        and layer not in (ran[0], ran[-1])
+        and any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False))
+    ]
+    if in_float:
+        warnings.warn(f"quantise leaves in float: {', '.join(in_float)}", stacklevel=2)
     return model
+
+
+def _registered(layer: nn.Module) -> set[str]:
+    return {*layer._parameters, *layer._buffers, *layer._modules}
 
 
 def code_ranges(model: nn.Module) -> dict[str, tuple]:
@@ -147,8 +173,10 @@ def code_ranges(model: nn.Module) -> dict[str, tuple]:
 
 
 def steps(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name -> step parameter [networks], of every quantised layer."""
-    return {name: p for name, p in model.named_parameters() if name.rpartition(".")[2].endswith("_step")}
+    """Name -> step parameter [networks], of every quantised layer, in the model's order."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Quantised)]
+    own = {id(getattr(layer, step, None)) for layer in layers for step in ("weight_step", "input_step")}
+    return {name: p for name, p in model.named_parameters() if id(p) in own}
 
 
 @torch.no_grad()

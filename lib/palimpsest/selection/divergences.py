@@ -48,10 +48,32 @@ def kl(samples: Tensor, centre: Tensor) -> Tensor:
 
 def l2(samples: Tensor, centre: Tensor) -> Tensor:
     """‖sample − centre‖₂ on the vectors as given, without softmax: the score of Moderate."""
-    return (samples - centre).norm(dim=-1)
+    size = scale(torch.maximum(samples.abs(), centre.abs()).amax(-1, keepdim=True))
+    return (samples / size - centre / size).norm(dim=-1).double() * size[:, 0].double()
+
+
+def scale(size: Tensor) -> Tensor:
+    """The power of two next above `size`, 1 for 0. Vectors of that size are divided by it, which rounds nothing, so
+    that their squares neither overflow nor vanish."""
+    most = 127 if size.dtype == torch.float32 else 1023  # the largest power that is a number
+    return torch.ldexp(torch.ones_like(size), size.frexp().exponent.clamp(-most + 1, most))
 
 
 DIVERGENCES = {"jsd": jsd, "half_jeffreys": half_jeffreys, "kl": kl, "l2": l2}
+
+
+def mean(vectors: Tensor) -> Tensor:
+    """The mean of `vectors` [n, D], [D] float64, also where their sum would overflow."""
+    vectors = vectors.double()
+    size = scale(vectors.abs().amax())
+    return (vectors / size).mean(0) * size
+
+
+def about_mean(vectors: Tensor) -> Tensor:
+    """`vectors` [n, D] less their mean, in float64 and in units of their `scale`: for what compares squares."""
+    vectors = vectors.double()
+    vectors = vectors / scale(vectors.abs().amax())
+    return vectors - vectors.mean(0)
 
 
 def divergence_to_centre(features: Tensor, labels: Tensor, divergence: str = "jsd") -> Tensor:
@@ -70,6 +92,6 @@ def divergence_to_centre(features: Tensor, labels: Tensor, divergence: str = "js
     for c in labels.unique():
         members = (labels == c).nonzero().flatten()
         samples = features[members]
-        centre = samples.double().mean(0).to(samples.dtype)
+        centre = mean(samples).to(samples.dtype)
         values[members] = DIVERGENCES[divergence](samples, centre).double()
     return values

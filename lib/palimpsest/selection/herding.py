@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from palimpsest.selection.divergences import about_mean
 from palimpsest.selection.registry import Context, method
 
 
@@ -21,7 +22,7 @@ def herding(ctx: Context) -> Tensor:
 def _herd(x: Tensor, k: int) -> Tensor:
     # About the mean the step is argmin ‖x + Σ chosen‖², without the term all candidates share. In float64,
     # where expanding the square loses nothing that float32 features can show.
-    x = x.double() - x.double().mean(0)
+    x = about_mean(x)
     norms, total, order = x.square().sum(1), torch.zeros_like(x[0]), []
     for _ in range(k):
         order.append((norms + 2 * (x @ total)).argmin())

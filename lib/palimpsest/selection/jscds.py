@@ -26,5 +26,5 @@ def jscds(
     values = divergence_to_centre(ctx.features, ctx.labels, preset.divergence)
     penalise = RULES[preset.rule]
     if preset.scope == "global":
-        return penalise(values).argsort(stable=True)[: ctx.budget(len(values), "the data set")]
+        return penalise(values).argsort(stable=True)[: ctx.budget(len(values))]
     return ctx.keep_smallest(ctx.within_class(penalise, values))

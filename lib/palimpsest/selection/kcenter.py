@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from palimpsest.selection.divergences import about_mean
 from palimpsest.selection.registry import Context, method
 
 
@@ -19,7 +20,7 @@ def k_center(ctx: Context) -> Tensor:
 
 def _cover(x: Tensor, k: int) -> Tensor:
     # About the mean and in float64, where expanding ‖x − x_j‖² loses nothing that float32 features can show.
-    x = x.double() - x.double().mean(0)
+    x = about_mean(x)
     norms = x.square().sum(1)
     order, radius = [norms.argmin()], torch.full_like(norms, torch.inf)
     while len(order) < k:

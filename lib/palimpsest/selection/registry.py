@@ -31,18 +31,13 @@ class Context:
         """Label -> the indices that carry it, both ascending."""
         return {int(c): (self.labels == c).nonzero().flatten() for c in self.labels.unique()}
 
-    def budget(self, n: int, what: str) -> int:
-        """How many of `n` samples to keep: ⌊fraction·n + ½⌋; `ValueError` naming `what` if that is none."""
-        k = math.floor(self.fraction * n + 0.5)
-        if k < 1:
-            wanted = f"wanted a fraction of at least {0.5 / n:g}"
-            raise ValueError(f"fraction {self.fraction:g} of {what} ({n} samples) keeps none; {wanted}")
-        return k
+    def budget(self, n: int) -> int:
+        """How many of `n` samples to keep: ⌊fraction·n + ½⌋, and never none."""
+        return max(1, math.floor(self.fraction * n + 0.5))
 
     def by_class(self, pick: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Join the picks of all classes: `pick(members [n], k)` gives the k positions kept in `members`."""
-        budgets = {c: self.budget(len(members), f"class {c}") for c, members in self.classes.items()}
-        return torch.cat([members[pick(members, budgets[c])] for c, members in self.classes.items()])
+        return torch.cat([members[pick(members, self.budget(len(members)))] for members in self.classes.values()])
 
     def within_class(self, rule: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
         """Apply `rule` to the values of each class by itself. [N] -> [N]."""
@@ -104,10 +99,9 @@ def select(
 
     features: embeddings or logits, one row per sample; tensor or ndarray of any float dtype, all finite.
     labels: class numbers from 0, tensor or ndarray of integers; the labels as given, noisy or not.
-    fraction: share to keep, in (0, 1]. Every method keeps ⌊fraction·n_c + ½⌋ samples of each class c,
-    whatever
-        its source does, so that methods are compared at one budget. Exceptions: "full" keeps all; JSCDS with
-        scope="global" keeps ⌊fraction·N + ½⌋ in all.
+    fraction: share to keep, in (0, 1]. Every method keeps ⌊fraction·n_c + ½⌋ samples of each class c, and one of a
+        class so small that this is none, whatever its source does, so that methods are compared at one budget and no
+        class is lost. Exceptions: "full" keeps all; JSCDS with scope="global" keeps ⌊fraction·N + ½⌋ in all.
     method: one of `methods()`; its docstring keeps apart what its source says and what is ours.
     preset: one of `PRESETS`: the switches of "jscds". Other methods do not read it.
     seed: of the generator behind "random" and "ccs"; the other methods draw nothing.
@@ -116,8 +110,8 @@ def select(
         scope, each overriding the preset. Its space and scorer are properties of `features` and no switch
         here.
 
-    Ties go to the lower index. Raises `ValueError` for bad input, a budget that leaves a class empty, and a
-    signal that the method needs and was not given.
+    Ties go to the lower index. Raises `ValueError` for bad input, and a signal that the method needs and was not
+    given.
     """
     checks.choice("method", method, METHODS)
     checks.choice("preset", preset, PRESETS)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from palimpsest.nets.classifier import logits_of
+from palimpsest.nets.quantised import Quantised
 from palimpsest.selection import checks
 
 LAYOUTS = {
@@ -107,7 +109,7 @@ def grad_norms(model: nn.Module, x: Tensor, y: Tensor, chunk: int = 32) -> Tenso
     `.grad` fields are left alone.
 
     Raises `ValueError` if the model trains: batch statistics would mix the samples, and no sample have its
-    own gradient.
+    own gradient. And if none of its weights is to be trained.
     """
     if model.training:
         raise ValueError("model is in training mode; wanted model.eval(), where samples do not mix")
@@ -117,14 +119,27 @@ def grad_norms(model: nn.Module, x: Tensor, y: Tensor, chunk: int = 32) -> Tenso
         raise ValueError(f"x is {checks.describe(x)}; wanted a non-empty [N, ...] tensor of inputs")
     y = checks.labels_tensor(y, len(x)).to(x.device)
     with torch.no_grad():
-        checks.labels_below("the output of model", y, model(x[:1]).shape[-1])
+        checks.labels_below("the output of model", y, logits_of(model(x[:1])).shape[-1])
     weights = {name: w.detach() for name, w in model.named_parameters() if w.requires_grad}
+    if not weights:
+        raise ValueError("model has no weight with requires_grad; wanted some to take the gradient in")
 
     def loss(weights, sample, label):
-        return F.cross_entropy(functional_call(model, weights, (sample[None],)), label[None])
+        return F.cross_entropy(logits_of(functional_call(model, weights, (sample[None],))), label[None])
 
     def norm(sample, label):
         gradient = grad(loss)(weights, sample, label)
         return torch.stack([g.square().sum() for g in gradient.values()]).sum().sqrt()
 
+    if any(isinstance(layer, Quantised) for layer in model.modules()):
+        # One by one: a quantiser looks at the value of its step, and vmap admits no look.
+        return torch.stack([_norm_alone(model, weights, sample, label) for sample, label in zip(x, y, strict=True)])
     return vmap(norm, chunk_size=chunk)(x, y).detach()
+
+
+def _norm_alone(model: nn.Module, weights: dict[str, Tensor], sample: Tensor, label: Tensor) -> Tensor:
+    own = {name: w.requires_grad_() for name, w in weights.items()}
+    with torch.enable_grad():
+        loss = F.cross_entropy(logits_of(functional_call(model, own, (sample[None],))), label[None])
+    gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
+    return torch.stack([g.square().sum() for g in gradients if g is not None]).sum().sqrt()

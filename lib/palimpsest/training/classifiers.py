@@ -15,11 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from palimpsest.checks import require_count, require_number
+from palimpsest.nets import modes
 from palimpsest.nets.lockstep import side_by_side
 from palimpsest.nets.quantised import collapsed, hold_steps, steps
 from palimpsest.training import checkpoints
 from palimpsest.training.loop import Run, TrainingDiverged
-from palimpsest.training.seeds import epoch_order
+from palimpsest.training.seeds import epoch_order, seeded
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def fit(
     (recipe, seeds, samples, starting weights) is continued: pass the models as they were at its start. The
     folder of another run raises ValueError. `on_epoch(epoch)` is called after each epoch, counted from 1, when
     the models hold that epoch's weights, and not again for epochs before a resumption. `show` labels a progress
-    bar; without it the loop is silent. Raises TrainingDiverged when a loss or a weight is not finite.
+    bar; without it the loop is silent. Dropout draws from the seeds too, all networks' from all of them. Frozen
+    parts stay in evaluation mode (`nets.modes.train`), and the models come back in the modes in which they came.
+    Raises TrainingDiverged when a loss or a weight is not finite.
     """
     if x.ndim != 5 or y.shape != x.shape[:2] or not len(models) == len(seeds) == len(x) or x.shape[1] < 2:
         raise ValueError(
@@ -121,22 +124,23 @@ def fit(
     row = torch.arange(len(models))
 
     def epoch(number: int) -> Iterator[None]:
-        together.train()
+        modes.put(during)
         correct, losses = torch.zeros(y.shape, dtype=torch.bool), []
         order = torch.stack([epoch_order(samples, seed, number) for seed in seeds], dim=1)
         # Near-equal batches: a last batch of one sample would leave batch norm without a variance.
-        for batch in order.tensor_split(batches)[: total - number * batches]:
-            yield
-            logits, targets = together(x[row, batch]), y[row, batch]
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-            loss = loss.view_as(targets).mean(0)
-            losses.append(loss.detach())
-            optimiser.zero_grad(set_to_none=True)
-            loss.sum().backward()
-            optimiser.step()
-            if not hold_steps(held):
-                raise TrainingDiverged("a quantiser's step is not finite")
-            correct[row, batch] = logits.detach().argmax(2) == targets
+        with seeded(seeds, "dropout", number, device=x.device):
+            for batch in order.tensor_split(batches)[: total - number * batches]:
+                yield
+                logits, targets = together(x[row, batch]), y[row, batch]
+                loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+                loss = loss.view_as(targets).mean(0)
+                losses.append(loss.detach())
+                optimiser.zero_grad(set_to_none=True)
+                loss.sum().backward()
+                optimiser.step()
+                if not hold_steps(held):
+                    raise TrainingDiverged("a quantiser's step is not finite")
+                correct[row, batch] = logits.detach().argmax(2) == targets
         mean = torch.stack(losses).mean(0)
         if not mean.isfinite().all():
             raise TrainingDiverged(f"the loss is {mean.tolist()}")
@@ -149,17 +153,20 @@ def fit(
             together.unpack()
             on_epoch(done)
 
-    run.train(
-        epoch,
-        together.state_dict(keep_vars=True),
-        optimiser,
-        steps=total,
-        every=batches,
-        lr=recipe.lr,
-        rate=lambda step: recipe.lr * 0.5 * (1 + math.cos(math.pi * step / total)),
-        after=look,
-        show=show,
-    )
+    with modes.kept(together):
+        modes.train(together)
+        during = modes.of(together)
+        run.train(
+            epoch,
+            together.state_dict(keep_vars=True),
+            optimiser,
+            steps=total,
+            every=batches,
+            lr=recipe.lr,
+            rate=lambda step: recipe.lr * 0.5 * (1 + math.cos(math.pi * step / total)),
+            after=look,
+            show=show,
+        )
     together.unpack()
     return History(history, run.extra["correct"])
 
@@ -196,12 +203,10 @@ def _spread(models: list[nn.Module], x: torch.Tensor) -> torch.Tensor:
 def forward(together: nn.Module, x: torch.Tensor, batch_size: int = 500, part: str = "forward") -> torch.Tensor:
     """Logits [K, N, classes], or what another method `part` gives, of the networks `together` on x [K, N, ...].
 
-    In evaluation mode and without gradients; `together` is left in the mode it was in.
+    In evaluation mode and without gradients; `together` and its parts are left in the modes they were in.
     """
-    training = together.training
-    together.eval()
-    batches = [getattr(together, part)(batch.transpose(0, 1)) for batch in x.split(batch_size, 1)]
-    together.train(training)
+    with modes.evaluation(together):
+        batches = [getattr(together, part)(batch.transpose(0, 1)) for batch in x.split(batch_size, 1)]
     return torch.cat(batches).transpose(0, 1)
 
 

@@ -5,6 +5,8 @@ the same as one that was not.
 """
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -23,3 +25,16 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 def epoch_order(samples: int, seed: int, epoch: int) -> torch.Tensor:
     """The permutation of epoch `epoch`, int64 [samples]."""
     return torch.randperm(samples, generator=generator(seed, "epoch", epoch))
+
+
+@contextmanager
+def seeded(seeds: Sequence[int], *purpose: str | int, device: torch.device) -> Iterator[None]:
+    """Inside, torch's global generators of the CPU and of `device`, which dropout draws from, are a function of
+    `seeds` and `purpose`; afterwards they are what they were."""
+    gpus, seed = [device] if device.type == "cuda" else [], derived(seeds[0], *seeds[1:], *purpose)
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU
+        for gpu in gpus:
+            with torch.cuda.device(gpu):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -16,12 +16,13 @@ from palimpsest.chapters.unlearning_quantised.arms import HEADLINE
 from palimpsest.chapters.unlearning_quantised.cohort import Cohort
 from palimpsest.chapters.unlearning_quantised.experiment import forget
 from palimpsest.kernels import softmax_entropy
+from palimpsest.nets.modes import evaluation
 from palimpsest.nets.quantised import hold_steps
 from palimpsest.nets.quantised import steps as quantiser_steps
 from palimpsest.training import seeds
 from palimpsest.unlearning.vision import QMul, unlearn
 from palimpsest.unlearning.vision.labels import most_similar, random_wrong
-from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy, evaluation
+from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy
 
 STEP_SIZES = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 1))
 """Step sizes η of the first-order plot, from 10⁻⁶ to 1."""

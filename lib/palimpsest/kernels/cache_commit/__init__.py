@@ -25,7 +25,7 @@ def cache_commit(
     Args:
         keys: of L layers, [B, Hkv, S, Dh] each, float16, bfloat16, float32 or float64, any strides. Updated. Hkv,
             S, Dh and the dtype may differ from layer to layer.
-        values: of the same layers, in their keys' shapes and dtypes. Updated.
+        values: of the same layers, in their keys' shapes and dtypes; only Dh may be another. Updated.
         accepted: the accepted path as places in the tree, strictly increasing from 0: n integers for all requests,
             or [B, n] for requests of their own, of which shorter ones end in -1. A list, or int32 or int64, on the
             caches' device or the CPU.
@@ -44,7 +44,7 @@ def cache_commit(
             CUDA they are not looked at; what would leave the cache is skipped.)
         BackendUnavailableError: "triton" forced where it cannot run; it says why.
     """
-    kinds = _multi_tensor.require_partners("keys", keys, "values", values)
+    kinds = _multi_tensor.require_partners("keys", keys, "values", _of_their_width(keys, values))
     if not keys:
         raise ValueError("keys: got an empty list, want one tensor per layer")
     device, (batch, rows) = kinds[0][1], _require_shapes(kinds)
@@ -67,6 +67,16 @@ def cache_commit(
         path.move_(tensors, paths, ends)
     lengths = len(paths) if paths.ndim == 1 else (paths >= 0).sum(1).to(device)
     return lengths + (ends if isinstance(ends, int) else ends.to(device))
+
+
+def _of_their_width(keys, values):
+    """`values`, those of another Dh than their keys' as empty stand-ins that differ in nothing else: rows of keys and
+    of values move alike, whatever their widths (multi-head latent attention has two)."""
+    if not (type(keys) is type(values) is list and all(isinstance(x, torch.Tensor) for x in keys + values)):
+        return values
+    if len(keys) != len(values) or all(k.shape[-1:] == v.shape[-1:] for k, v in zip(keys, values, strict=True)):
+        return values
+    return [v.new_empty(()).expand(*v.shape[:-1], *k.shape[-1:]) for k, v in zip(keys, values, strict=True)]
 
 
 def _require_shapes(kinds):

@@ -1,9 +1,45 @@
-"""What `unlearn` refuses."""
+"""What `unlearn` takes, and what it refuses."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from palimpsest.checks import require_count, require_number
+from palimpsest.unlearning.vision.method import Method
+
+
+def named(method: Method | str) -> Method:
+    """The method of that name, or the one given. Raises ValueError for what is neither."""
+    from palimpsest.unlearning.vision import METHODS  # here, because the package imports the trainer
+
+    if isinstance(method, str) and method in METHODS:
+        return METHODS[method]
+    if not isinstance(method, Method):
+        raise ValueError(f"method: got {method!r}, want a Method or one of {sorted(METHODS)}")
+    return method
+
+
+def arrays_as_tensors(models: list[nn.Module], x, y, forget) -> tuple[Tensor, Tensor, Tensor]:
+    """Arrays, and lists of integers, as tensors: x in the dtype and on the device of the weights, y and `forget`
+    int64 on that of x. Tensors stay what they are. Raises ValueError for what is no such thing."""
+    if isinstance(x, np.ndarray) and x.dtype.kind == "f" and models:
+        weight = next(models[0].parameters(), torch.empty(0))
+        x = torch.from_numpy(np.array(x, np.float64)).to(weight.device, weight.dtype)
+    if not isinstance(x, Tensor):
+        got = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+        raise ValueError(f"x: got {got}, want a tensor or an array of floats")
+    whole = []
+    for name, value in (("y", y), ("forget", forget)):
+        if not isinstance(value, Tensor):
+            try:
+                value = np.array(value)
+            except ValueError as error:  # lists of different lengths
+                raise ValueError(f"{name}: got {type(value).__name__}, want rows of one length: {error}") from error
+            if value.dtype.kind not in "iu":
+                raise ValueError(f"{name}: got {value.dtype} of shape {list(value.shape)}, want integers")
+            value = torch.from_numpy(value.astype(np.int64)).to(x.device)
+        whole.append(value)
+    return x, *whole
 
 
 def check(
@@ -25,6 +61,15 @@ def check(
             f"models, x, y, forget, seeds: got {networks} models, shapes {list(x.shape)}, {list(y.shape)} and "
             f"{list(forget.shape)}, {len(seeds)} seeds; want K models, [K, N, ...], [K, N], [K, F] and K seeds"
         )
+    weights = [weight for model in models for weight in model.parameters()]
+    if not any(weight.requires_grad for weight in weights):
+        raise ValueError("models: got no weight with requires_grad, want some that may change")
+    dtypes = {weight.dtype for weight in weights}
+    if not dtypes <= {torch.float32, torch.float64}:
+        # A step of the sizes that are used here is lost in the rounding of a half-precision weight.
+        raise ValueError(f"models: got weights of {sorted(map(str, dtypes))}, want float32 or float64")
+    if x.dtype not in dtypes:
+        raise ValueError(f"x: got {x.dtype}, want the dtype of the weights, {' or '.join(sorted(map(str, dtypes)))}")
     if not x.isfinite().all():
         raise ValueError("x: got NaN or infinite values, want finite ones")
     if y.dtype != torch.int64:

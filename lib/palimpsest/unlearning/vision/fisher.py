@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from palimpsest.nets.modes import evaluation
 from palimpsest.nets.quantised import steps
-from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy, evaluation
+from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy
 
 
 def squared_gradients(task: Task, indices: Tensor, batch: int) -> tuple[Gradients, Gradients]:

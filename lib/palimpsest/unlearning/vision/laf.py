@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from palimpsest.checks import require_number
+from palimpsest.nets.modes import evaluation
 from palimpsest.unlearning.vision import vae
 from palimpsest.unlearning.vision.method import Method
-from palimpsest.unlearning.vision.task import Task, cross_entropy, evaluation
+from palimpsest.unlearning.vision.task import Task, cross_entropy
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palimpsest.nets.modes import evaluation
 from palimpsest.unlearning.vision.labels import most_similar, random_wrong
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.relabel import relabelled
-from palimpsest.unlearning.vision.task import Task, evaluation
+from palimpsest.unlearning.vision.task import Task
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from palimpsest.checks import require_number
+from palimpsest.nets.modes import evaluation
 from palimpsest.unlearning.vision.labels import random_wrong
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.relabel import relabelled
-from palimpsest.unlearning.vision.task import Task, cross_entropy, evaluation
+from palimpsest.unlearning.vision.task import Task, cross_entropy
 
 
 @dataclass(frozen=True)

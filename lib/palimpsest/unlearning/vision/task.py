@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palimpsest.kernels import project_orthogonal
+from palimpsest.nets import modes
 from palimpsest.nets.lockstep import side_by_side
+from palimpsest.nets.modes import evaluation
 from palimpsest.training import seeds
 from palimpsest.training.seeds import epoch_order
 
@@ -40,7 +42,8 @@ class Task:
     """
 
     def __init__(self, models: list[nn.Module], x, y, forget, retain, *, seeds, lr, epochs, batch_size):
-        self.net = side_by_side(models).train()
+        self.net = side_by_side(models)
+        modes.train(self.net)
         self.models = models
         self.x, self.y, self.forget, self.retain = x, y, forget, retain
         self.seeds, self.lr, self.epochs, self.batch_size = seeds, lr, epochs, batch_size
@@ -192,17 +195,6 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy of each network: logits [B, K, classes], labels [B, K] -> [K]."""
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return losses.view_as(labels).mean(0)
-
-
-@contextmanager
-def evaluation(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the former mode afterwards."""
-    training = net.training
-    net.eval()
-    try:
-        yield
-    finally:
-        net.train(training)
 
 
 @contextmanager

@@ -7,17 +7,21 @@ peak step size times the cosine of the epoch. Networks in lockstep have step siz
 import math
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from palimpsest.nets import modes
 from palimpsest.nets.quantised import hold_steps, steps
 from palimpsest.training import checkpoints
 from palimpsest.training.classifiers import decay_groups, stop_if_collapsed
 from palimpsest.training.loop import Run, TrainingDiverged, require_finite
-from palimpsest.unlearning.vision.checks import check
+from palimpsest.training.seeds import seeded
+from palimpsest.unlearning.vision.checks import arrays_as_tensors, check, named
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task
 
@@ -35,10 +39,10 @@ class Report:
 
 def unlearn(
     models: list[nn.Module],
-    x: Tensor,
-    y: Tensor,
-    forget: Tensor,
-    method: Method,
+    x: Tensor | np.ndarray,
+    y: Tensor | np.ndarray | list,
+    forget: Tensor | np.ndarray | list,
+    method: Method | str,
     *,
     lr: float | list[float],
     epochs: int = 10,
@@ -52,12 +56,16 @@ def unlearn(
     """Make `models` forget, in place.
 
     Args:
-        models: K classifiers of one architecture from `nets`, or one of any class.
-        x, y: what they were trained on: float [K, N, C, H, W] and int64 [K, N]; for one model [N, C, H, W], [N].
+        models: K classifiers of one architecture from `nets`, or one of any class, whose output is logits [N,
+            classes] or has them as `logits` or first. They come back in the modes in which they came; a frozen part
+            stays in evaluation mode meanwhile (`nets.modes.train`).
+        x, y: what they were trained on: [K, N, C, H, W] in the dtype of the weights, float32 or float64, and int64
+            [K, N]; for one model [N, C, H, W], [N]. An array of floats is taken in that dtype, and labels and indices
+            may be arrays or lists of integers.
         forget: int64 indices of the forget set, [K, F] (or [F] for one model); all else is the retain set.
-        method: what to do, for example `METHODS["OEU"]`.
+        method: what to do, a key of `METHODS` or, for settings of one's own, for example `OEU(lam=0.5)`.
         lr: peak step size, one for all or one per network; for a method with another `dial`, the value of that.
-        seeds: one per network; default 0, 1, ….
+        seeds: one per network; default 0, 1, …. Dropout draws from them too, all networks' from all seeds.
         checkpoint: a folder; written after each epoch. A run that was stopped goes on when called again with
             the models as they were at its start. The folder of another run raises ValueError.
         show: label of a progress bar; silent without.
@@ -65,11 +73,26 @@ def unlearn(
     Raises ValueError for inputs that cannot be meant, TrainingDiverged when a loss or weight is not finite or a
     quantiser's step collapses.
     """
+    method = named(method)
+    x, y, forget = arrays_as_tensors(models, x, y, forget)
     if len(models) == 1 and y.ndim == 1:
         x, y, forget = x[None], y[None], forget[None]
     seeds = list(range(len(models))) if seeds is None else seeds
     rates = lr if isinstance(lr, list) else [lr] * len(models)
     check(models, x, y, forget, rates, epochs, batch_size, seeds, momentum, weight_decay)
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(modes.kept(model))
+        settings = {"epochs": epochs, "batch_size": batch_size, "momentum": momentum, "weight_decay": weight_decay}
+        return _run(
+            models, x, y, forget, method, lr, rates, seeds=seeds, checkpoint=checkpoint, show=show, **settings
+        )
+
+
+def _run(
+    models, x, y, forget, method, lr, rates, *, epochs, batch_size, seeds, momentum, weight_decay, checkpoint, show
+):
+    """`unlearn`, of what was checked."""
     kept = torch.ones_like(y, dtype=torch.bool).scatter_(1, forget, False)
     retain = kept.nonzero()[:, 1].view(len(models), -1)
     rates = torch.tensor(rates, dtype=torch.float32, device=y.device)
@@ -101,10 +124,11 @@ def unlearn(
     def epoch(number: int) -> Iterator[None]:
         yield  # a step of the schedule is an epoch, however many the method makes in it
         try:
-            for _ in method.epoch(task, number):
-                _step(task, optimiser, decayed)
-                if not hold_steps(held):
-                    raise TrainingDiverged("a quantiser's step is not finite")
+            with seeded(seeds, "dropout", number, device=y.device):
+                for _ in method.epoch(task, number):
+                    _step(task, optimiser, decayed)
+                    if not hold_steps(held):
+                        raise TrainingDiverged("a quantiser's step is not finite")
         except ValueError:  # from an operation that refuses NaN: say where that came from
             require_finite(weights.values())
             raise
