@@ -1,5 +1,7 @@
 """Models that are not as most are, and models that are broken: exact text, or a refusal that says why."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from pairs import COUNT, PROMPT, VOCABULARY, Bigram, llama, nearby, plain, run, small
@@ -14,7 +16,7 @@ POLICIES = ("autoregressive", "chain", "sage", "eagle2")
 
 def with_vocabulary(model, size, seed=0):
     """A copy whose embeddings have `size` rows: fewer, or others as likely as those that were there."""
-    copy = nearby(model, 0.0)
+    copy = deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     for part in (copy.get_input_embeddings(), copy.get_output_embeddings()):
         more = torch.randn(max(0, size - VOCABULARY), part.weight.shape[1], generator=generator)

@@ -66,6 +66,14 @@ def test_one_path_for_all(path, chosen, generator):
     assert_commits(*caches, torch.tensor(path, dtype=torch.int32), 0, chosen)
 
 
+@pytest.mark.parametrize("chosen", [None, "reference", "triton"])
+def test_keys_and_values_may_differ_in_width(chosen, generator):
+    keys, _ = make_caches([(2, 3, 20, 5), (2, 3, 20, 7)], torch.float32, generator)
+    _, values = make_caches([(2, 3, 20, 7), (2, 3, 20, 7)], torch.float32, generator)
+    assert_commits(keys, values, [0, 2, 5], 11, chosen)
+    assert_commits(keys, values, torch.tensor([[0, 2], [1, -1]]), torch.tensor([3, 8]), chosen, [[0, 2], [1]])
+
+
 def test_dtypes(dtype, backend, generator):
     assert_commits(*make_caches([(2, 2, 20, 7)], dtype, generator), [1, 2, 5], 10, backend)
 
@@ -212,6 +220,7 @@ BAD_INPUTS = {
     "integers": ({"values": [torch.zeros(2, 3, 10, 5).long()] * 2}, r"values\[0\]: got dtype torch\.int64"),
     "fewer values": ({"values": [torch.zeros(2, 3, 10, 5)]}, "values: got 1 tensors, want as many as keys, 2"),
     "other shape": ({"values": [torch.zeros(2, 3, 9, 5)] * 2}, r"values\[0\]: got shape \[2, 3, 9, 5\]"),
+    "other heads": ({"values": [torch.zeros(2, 2, 10, 4)] * 2}, r"values\[0\]: got shape \[2, 2, 10, 5\]"),
     "other dtype": ({"values": [torch.zeros(2, 3, 10, 5).half()] * 2}, r"values\[0\]: got dtype torch\.float16"),
     "three dimensions": (caches(3, 10, 5), r"keys\[0\]: got shape \[3, 10, 5\], want \[B, Hkv, S, Dh\]"),
     "other batch": (

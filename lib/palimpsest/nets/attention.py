@@ -67,6 +67,8 @@ def open_attention(model: nn.Module) -> None:
     add_zero_attn).
     """
     for name, layer in model.named_modules():
+        if isinstance(layer, nn.TransformerEncoder):
+            layer.use_nested_tensor = False  # what padding would turn the input into, for that path alone
         if type(layer) is not nn.MultiheadAttention:
             continue
         if layer.bias_k is not None or layer.add_zero_attn:
