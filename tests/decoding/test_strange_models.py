@@ -94,7 +94,7 @@ def test_vocabularies_may_be_padded_differently(policy, sizes, temperature):
     got = run(target, drafter, policy, count=40, temperature=temperature, trace=True)
     assert got.tokens == alone.tokens
     assert all(token < min(sizes) for one in got.stats.trace for token in one.tokens)
-    if temperature == 0 and policy != "autoregressive":
+    if temperature == 0 and policy != "autoregressive" and sizes[0] < sizes[1]:  # else it says what no draft can
         assert got.stats.mean_accepted > 1
     both = decoding.generate_batch(
         target, drafter, [PROMPT], policy=policy, max_new_tokens=40, temperature=temperature, stop_tokens=()
