@@ -11,6 +11,7 @@ ARCHITECTURES = {
     "resnet18": lambda channels, classes: ResNet18(channels, classes, 64, stem="small"),
     "resnet18-slim": lambda channels, classes: ResNet18(channels, classes, 8),
     "resnet20": ResNet20,
+    "resnet8-slim": lambda channels, classes: ResNet20(channels, classes, blocks=1, width=8, stride=2),
     "mobilenetv2": lambda channels, classes: MobileNetV2(channels, classes, 1.0),
     "mobilenetv2-slim": lambda channels, classes: MobileNetV2(channels, classes, 0.25),
 }

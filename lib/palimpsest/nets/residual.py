@@ -1,4 +1,4 @@
-"""ResNet-18, at any width, and ResNet-20 (He et al. 2016), for small grey or RGB images."""
+"""ResNet-18, at any width, and ResNet-20 and ResNet-8 (He et al. 2016), for small grey or RGB images."""
 
 import torch
 from torch import nn
@@ -60,17 +60,19 @@ class ResNet20(BodyAndHead):
     blocks with 16, 32 and 64.
 
     Where the channels double the shortcut is a 1×1 convolution (their option B, 0.27 M weights as well). Theirs on
-    CIFAR-10 pads with zeros; in lockstep the padding would fall between networks. `features` maps [N, C, H, W] to
-    [N, 64], `forward` gives logits [N, classes].
+    CIFAR-10 pads with zeros; in lockstep the padding would fall between networks. `blocks` = 1 makes it the ResNet-8
+    of MLPerf Tiny (Banbury et al. 2021), `width` is the stem's channels, `stride` its stride. `features` maps
+    [N, C, H, W] to [N, 4·width], `forward` gives logits [N, classes].
     """
 
-    def __init__(self, channels: int, classes: int):
+    def __init__(self, channels: int, classes: int, blocks: int = 3, width: int = 16, stride: int = 1):
         super().__init__()
-        layers = [nn.Conv2d(channels, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-        previous = 16
-        for stage, current in enumerate((16, 32, 64)):
+        layers = [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        previous = width
+        for stage in range(3):
+            current = width * 2**stage
             layers.append(BasicBlock(previous, current, 1 if stage == 0 else 2))
-            layers += [BasicBlock(current, current, 1) for _ in range(2)]
+            layers += [BasicBlock(current, current, 1) for _ in range(blocks - 1)]
             previous = current
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(previous, classes)

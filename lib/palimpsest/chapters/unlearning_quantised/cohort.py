@@ -1,18 +1,17 @@
 """The cohorts of the unlearning experiment: data, forget sets, originals and retrained networks.
 
-A *cohort* is a group of seeds trained in lockstep at one precision. Each seed draws its own training images and its
-own forget set. The *original* is trained on all of them until it has memorised them, *Retrain* on the retain set
-alone, with the same schedule. A quantised network starts from the float one that saw the same data.
+A *cohort* is the seeds of a profile at one precision. Each seed draws its own training images and its own forget set.
+The *original* is trained on all of them until it has memorised them, *Retrain* on the retain set alone, from the same
+start and with the same schedule; *Retrain again* from another start and with other batches. A quantised network
+starts from the float one that saw the same data.
 
-Step sizes are tuned on a cohort of other seeds, with test images set aside from the training pool; the seeds and test
-images that claims are judged on are not seen.
+Methods are tuned on images set aside from the training pool, and judged on test images.
 """
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from palimpsest.chapters.unlearning_quantised.arms import (
     FORGET_SETS,
     PRECISIONS,
     RANDOM_10,
+    REFERENCES,
     ForgetSet,
     Precision,
 )
@@ -49,7 +49,7 @@ def device() -> torch.device:
 
 @cache
 def held_out(name: str, count: int) -> Tensor:
-    """The validation images: indices into the training split that no seed trains on."""
+    """The images that methods are tuned on: indices into the training split that no seed trains on."""
     labels = dataset(name).train.labels
     return data.class_balanced_draw(labels, count // (int(labels.max()) + 1), seeds.generator(0, "validation images"))
 
@@ -57,13 +57,15 @@ def held_out(name: str, count: int) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What K networks are to forget and are measured on: images x [K, N, C, H, W] with labels y [K, N], indices
-    forget [K, F] and retain [K, R], test images [M, C, H, W] with labels [M], and one seed per network."""
+    forget [K, F] and retain [K, R], images that no network was trained on, for judging (`test`) and for tuning
+    (`validation`), [M, C, H, W] with labels [M], and one seed per network."""
 
     x: Tensor
     y: Tensor
     forget: Tensor
     retain: Tensor
     test: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
     seeds: list[int]
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,38 +73,36 @@ class Problem:
         rows = torch.arange(len(self.y), device=self.y.device)[:, None]
         return self.x[rows, indices], self.y[rows, indices]
 
-    def only(self, k: int) -> "Problem":
-        """The problem of network k by itself."""
-        parts = [part[k : k + 1] for part in (self.x, self.y, self.forget, self.retain)]
-        return Problem(*parts, self.test, self.seeds[k : k + 1])
+    def of(self, networks: list[int]) -> "Problem":
+        """The problem of these networks, in this order; one may come more than once."""
+        parts = [part[networks] for part in (self.x, self.y, self.forget, self.retain)]
+        return Problem(*parts, self.test, self.validation, [self.seeds[k] for k in networks])
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """One group of seeds at one precision, with one forget set. Step sizes are chosen on group "tuning", claims are
-    judged on the other. `only`: these seeds, not all of the group."""
+    """The seeds of a setting at one precision, with one forget set. `only`: these seeds, not all."""
 
     setting: Setting
-    group: Literal["judged", "tuning"]
     precision: Precision
     forget_set: ForgetSet
     only: tuple[int, ...] | None = None
 
     @classmethod
-    def named(
-        cls, profile: str, group: str, precision: str, forget_set: str, only: Sequence[int] | None = None
-    ) -> "Cohort":
+    def named(cls, profile: str, precision: str, forget_set: str, only: Sequence[int] | None = None) -> "Cohort":
         """The cohort that a configuration names; ValueError for a name that is not known."""
-        named = (("precision", precision, PRECISIONS), ("forget_set", forget_set, FORGET_SETS))
-        for argument, name, known in (("group", group, ("judged", "tuning")), *named):
+        for argument, name, known in (
+            ("precision", precision, PRECISIONS),
+            ("forget_set", forget_set, FORGET_SETS),
+        ):
             if name not in known:
                 raise ValueError(f"{argument}: got {name!r}, want one of {tuple(known)}")
         only = None if only is None else tuple(only)
-        return cls(choose(profile, PROFILES), group, PRECISIONS[precision], FORGET_SETS[forget_set], only)
+        return cls(choose(profile, PROFILES), PRECISIONS[precision], FORGET_SETS[forget_set], only)
 
     @property
     def seeds(self) -> list[int]:
-        return list(self.only or (self.setting.tuning_seeds if self.group == "tuning" else self.setting.seeds))
+        return list(self.only or self.setting.seeds)
 
     @property
     def classes(self) -> int:
@@ -131,13 +131,16 @@ class Cohort:
 
     @cached_property
     def test(self) -> tuple[Tensor, Tensor]:
-        """Images [M, C, H, W] and labels [M] that no network of the group was trained on."""
+        """Images [M, C, H, W] and labels [M] that claims are judged on."""
         setting, source = self.setting, dataset(self.setting.dataset)
-        if self.group == "tuning":
-            split = source.train.subset(held_out(setting.dataset, setting.validation))
-        else:
-            per_class, generator = setting.test // self.classes, seeds.generator(0, "test images")
-            split = source.test.subset(data.class_balanced_draw(source.test.labels, per_class, generator))
+        per_class, generator = setting.test // self.classes, seeds.generator(0, "test images")
+        split = source.test.subset(data.class_balanced_draw(source.test.labels, per_class, generator))
+        return split.pixels().to(device()), split.labels.to(device())
+
+    @cached_property
+    def validation(self) -> tuple[Tensor, Tensor]:
+        """Images [M, C, H, W] and labels [M] that methods are tuned on."""
+        split = dataset(self.setting.dataset).train.subset(held_out(self.setting.dataset, self.setting.validation))
         return split.pixels().to(device()), split.labels.to(device())
 
     @cached_property
@@ -154,8 +157,9 @@ class Cohort:
             return torch.stack(members)
         count = round(self.forget_set.share * self.y.shape[1])
         if self.forget_set.kind == "hardest":
-            config = {"profile": self.setting.name, "group": self.group}
-            return runs.artifact(surprise, config)["loss"].to(device()).topk(count).indices.sort(1).values
+            configs = [{"profile": self.setting.name, "only": part.only} for part in self.parts()]
+            loss = torch.cat([runs.artifact(surprise, config)["loss"] for config in configs]).to(device())
+            return loss.topk(count).indices.sort(1).values
         generators = [seeds.generator(seed, "forget set") for seed in self.seeds]
         drawn = [torch.randperm(self.y.shape[1], generator=g)[:count] for g in generators]
         return torch.stack(drawn).sort(1).values.to(device())
@@ -166,27 +170,35 @@ class Cohort:
         kept = torch.ones_like(self.y, dtype=torch.bool).scatter_(1, self.forget, False)
         return kept.nonzero()[:, 1].view(len(self.y), -1)
 
-    def problem(self, copies: int = 1) -> Problem:
-        """The cohort's seeds, `copies` times over: for trying several values at once."""
-        parts = [torch.cat([part] * copies) for part in (self.x, self.y, self.forget, self.retain)]
-        return Problem(*parts, self.test, self.seeds * copies)
+    def problem(self) -> Problem:
+        return Problem(self.x, self.y, self.forget, self.retain, self.test, self.validation, self.seeds)
 
-    def untrained(self) -> list[nn.Module]:
+    def untrained(self, *again: str) -> list[nn.Module]:
         shape = {"channels": self.x.shape[2], "classes": self.classes}
-        starts = [seeds.derived(seed, "weights") for seed in self.seeds]
+        starts = [seeds.derived(seed, "weights", *again) for seed in self.seeds]
         return [nets.build(self.setting.architecture, **shape, seed=start).to(device()) for start in starts]
 
+    def parts(self) -> list["Cohort"]:
+        """The cohort in parts that train in lockstep."""
+        size, own = self.setting.together, self.seeds
+        return [replace(self, only=tuple(own[i : i + size])) for i in range(0, len(own), size)]
+
     def load(self, whose: str) -> list[nn.Module]:
-        """Trained networks, from the cache or trained now: whose = "original" or "retrain"."""
-        config = {"profile": self.setting.name, "group": self.group, "precision": self.precision.name}
-        config["without"] = self.forget_set.name if whose == "retrain" else None
-        config["only"] = self.only
-        weights = runs.artifact(train, config)
+        """Trained networks, one of `arms.REFERENCES` for each seed, from the cache or trained now."""
         models = self.blank()
-        for k, model in enumerate(models):
-            own = {name: weights[f"{k}.{name}"] for name in model.state_dict()}
-            model.load_state_dict(own)
+        for i, part in enumerate(self.parts()):
+            weights = runs.artifact(train, part.named_as(whose))
+            for k, model in enumerate(models[i * self.setting.together :][: len(part.seeds)]):
+                model.load_state_dict({name: weights[f"{k}.{name}"] for name in model.state_dict()})
         return models
+
+    def named_as(self, whose: str) -> dict:
+        """The arguments of `train`."""
+        if whose not in REFERENCES:
+            raise ValueError(f"whose: got {whose!r}, want one of {REFERENCES}")
+        without = None if whose == "original" else self.forget_set.name
+        names = {"profile": self.setting.name, "precision": self.precision.name, "without": without}
+        return names | {"again": whose == "retrain again", "only": self.only}
 
     def blank(self) -> list[nn.Module]:
         """Networks of the cohort's architecture and precision, whose weights are to be loaded."""
@@ -196,33 +208,34 @@ class Cohort:
         return models
 
 
-def train(
-    profile: str, group: str, precision: str, without: str | None, only: Sequence[int] | None = None
-) -> dict[str, Tensor]:
-    """The networks of a cohort trained on everything, or on all but the forget set `without`."""
-    cohort = Cohort.named(profile, group, precision, without or RANDOM_10.name, only)
-    setting, bits = cohort.setting, cohort.precision.bits
+def train(profile: str, precision: str, without: str | None, again: bool, only: Sequence[int]) -> dict[str, Tensor]:
+    """The networks of a cohort trained on everything, or on all but the forget set `without`, once or `again`."""
+    cohort = Cohort.named(profile, precision, without or RANDOM_10.name, only)
+    setting, bits, apart = cohort.setting, cohort.precision.bits, ("again",) * again
     x, y = cohort.problem().take(cohort.retain) if without else (cohort.x, cohort.y)
     if not bits:
-        models, recipe = cohort.untrained(), training.Recipe(setting.epochs, setting.lr, setting.batch_size)
+        models = cohort.untrained(*apart)
+        recipe = training.Recipe(setting.epochs, setting.lr, setting.batch_size)
     else:
-        start = replace(cohort, precision=FLOAT).load("retrain" if without else "original")
-        models = [quantise(model, bits, x[k, :CALIBRATION]) for k, model in enumerate(start)]
+        whose = "original" if without is None else "retrain again" if again else "retrain"
+        float_ones = replace(cohort, precision=FLOAT).load(whose)
+        models = [quantise(model, bits, x[k, :CALIBRATION]) for k, model in enumerate(float_ones)]
         recipe = training.Recipe(setting.qat_epochs, setting.qat_lr, setting.batch_size)
+    order = [seeds.derived(seed, "batches", *apart) for seed in cohort.seeds]
     if not setting.resumable:
-        training.fit(models, x, y, recipe, seeds=cohort.seeds)
+        training.fit(models, x, y, recipe, seeds=order)
     else:
-        config = {"profile": profile, "group": group, "precision": precision, "without": without, "only": only}
+        config = {"profile": profile, "precision": precision, "without": without, "again": again, "only": only}
         folder = paths.CACHE / "training" / runs.key(train, config)
         name = f"{precision}, without {without}" if without else f"{precision}, everything"
-        training.fit(models, x, y, recipe, seeds=cohort.seeds, checkpoint=folder, show=name)
+        training.fit(models, x, y, recipe, seeds=order, checkpoint=folder, show=name)
         shutil.rmtree(folder)
     return {f"{k}.{name}": value for k, model in enumerate(models) for name, value in model.state_dict().items()}
 
 
-def surprise(profile: str, group: str) -> dict[str, Tensor]:
+def surprise(profile: str, only: Sequence[int]) -> dict[str, Tensor]:
     """{"loss": [K, N]}: each sample's cross-entropy under a network trained on the other half of the data."""
-    cohort = Cohort(choose(profile, PROFILES), group, FLOAT, RANDOM_10)
+    cohort = Cohort.named(profile, FLOAT.name, RANDOM_10.name, only)
     setting, problem = cohort.setting, cohort.problem()
     loss = torch.empty(cohort.y.shape, device=cohort.y.device)
     generators = [seeds.generator(seed, "folds") for seed in cohort.seeds]

@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from palimpsest.chapters.unlearning_quantised.arms import BASELINES, HEADLINE, SWEEP
 from palimpsest.chapters.unlearning_quantised.experiment import Results
 from palimpsest.chapters.unlearning_quantised.judging import difference
-from palimpsest.chapters.unlearning_quantised.qmul_claims import balance
+from palimpsest.chapters.unlearning_quantised.oeu_claims import excess
+from palimpsest.chapters.unlearning_quantised.qmul_claims import by_seed
 from palimpsest.figures import COLOURS, forest
 from palimpsest.metrics.statistics import estimate
 
+PAIR = ("dot", "norm_f", "norm_r")
 OURS = {"Q-MUL": COLOURS[3], "OEU": COLOURS[2], "retrain": "black", "original": "0.5"}
 """The two papers' methods and the references keep their colours through both chapters."""
 
@@ -32,7 +34,7 @@ def plane(results: Results, at: tuple[str, str] = HEADLINE) -> Figure:
     figure, axis = plt.subplots(figsize=(8.6, 5.2), layout="constrained")
     points = []
     for number, method in enumerate(methods):
-        fa, ra = (estimate(results.column(name, method, *at)) for name in ("FA", "RA"))
+        fa, ra = (estimate(results.column(name, method, *at).dropna()) for name in ("FA", "RA"))
         points.append((fa.mean, ra.mean))
         axis.errorbar(
             fa.mean,
@@ -89,7 +91,8 @@ def gaps(results: Results, conditions: list[tuple[str, str]] = (HEADLINE,)) -> F
     order = first[first.method != "retrain"].groupby("method").gap.mean().sort_values().index
     figure, axis = plt.subplots(figsize=(7.4, 0.12 * len(order) * (len(conditions) + 1) + 1.4))
     for i, at in enumerate(conditions):
-        estimates = {method: estimate(results.column("gap", method, *at)) for method in order}
+        run = results.rows.query("precision == @at[0] and forget_set == @at[1]").method.unique()
+        estimates = {m: estimate(results.column("gap", m, *at).dropna()) for m in order if m in run}
         forest(axis, estimates, colour=COLOURS[i], offset=-0.25 * i, label=", ".join(at))
     axis.set(xlabel="average gap to Retrain over FA, RA, TA and MIA, points", title="Left is nearer to Retrain")
     axis.set_xlim(left=0)
@@ -110,23 +113,20 @@ def advantages(results: Results, method: str, others=(*BASELINES, "Q-MUL", "OEU"
 
 
 def gradients(results: Results, method: str = "OEU") -> Figure:
-    """Angle between g_f and g_r, and the norms of both, step by step through `method`, by precision."""
+    """Angle between g_f and g_r, and the norms of both, pair by pair through `method`, mean and range over seeds."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.8))
-    logs = {precision: results.logged(method, precision) for precision in SWEEP}
-    for i, (precision, rows) in enumerate((p, log) for p, log in logs.items() if len(log)):
-        dot, norm_f, norm_r = (np.array(rows[name].tolist()) for name in ("dot", "norm_f", "norm_r"))
-        angle = np.degrees(np.arccos(np.clip(dot / (norm_f * norm_r), -1, 1)))
-        steps = np.arange(1, len(rows) + 1)
-        low, high = angle.min(1), angle.max(1)
-        left.plot(steps, angle.mean(1), color=COLOURS[i], label=precision)
-        left.fill_between(steps, low, high, color=COLOURS[i], alpha=0.2)
-        right.plot(steps, norm_f.mean(1), color=COLOURS[i], label=f"{precision}, forget")
-        right.plot(steps, norm_r.mean(1), color=COLOURS[i], linestyle=":", label=f"{precision}, retain")
+    rows = results.logged(method)
+    dot, norm_f, norm_r = (rows.pivot(index="step", columns="seed", values=n).to_numpy() for n in PAIR)
+    angle = np.degrees(np.arccos(np.clip(dot / (norm_f * norm_r), -1, 1)))
+    steps = np.arange(1, len(angle) + 1)
+    left.plot(steps, angle.mean(1), color=COLOURS[0])
+    left.fill_between(steps, angle.min(1), angle.max(1), color=COLOURS[0], alpha=0.2)
+    right.plot(steps, norm_f.mean(1), color=COLOURS[0], label="forget")
+    right.plot(steps, norm_r.mean(1), color=COLOURS[0], linestyle=":", label="retain")
     left.axhline(90, color="0.35", linewidth=1)
-    left.set(xlabel="step", ylabel="angle of g_f and g_r, degrees", title="Above 90° they conflict")
-    right.set(xlabel="step", ylabel="L2 norm", yscale="log", title="Lengths")
-    left.legend(fontsize=8)
-    right.legend(fontsize=7)
+    left.set(xlabel="pair of batches", ylabel="angle of g_f and g_r, degrees", title="Above 90° they conflict")
+    right.set(xlabel="pair of batches", ylabel="L2 norm", yscale="log", title="Lengths")
+    right.legend(fontsize=8)
     figure.tight_layout()
     return figure
 
@@ -192,19 +192,53 @@ def first_order(changes: pd.DataFrame) -> Figure:
     return figure
 
 
-def sweep(results: Results, methods=("random label", "RL + AGR", "similar labels", "Q-MUL", "OEU")) -> Figure:
-    """Average gap by precision, with 95 % intervals over seeds."""
-    figure, axis = plt.subplots(figsize=(7.4, 4))
-    for i, method in enumerate(methods):
-        cells = [estimate(results.column("gap", method, precision)) for precision in SWEEP]
-        shifted = np.arange(len(SWEEP)) + 0.1 * (i - len(methods) / 2)
-        errors = [[e.mean - e.low for e in cells], [e.high - e.mean for e in cells]]
-        shade = OURS.get(method, COLOURS[(0, 1, 4, 5, 6)[i]])
-        axis.errorbar(shifted, [e.mean for e in cells], yerr=errors, fmt="o", capsize=3, color=shade, label=method)
-    axis.set_xticks(range(len(SWEEP)), SWEEP)
-    axis.set(ylabel="average gap to Retrain, points", title="Does the order depend on the number of bits?")
-    axis.set_ylim(bottom=0)
-    axis.legend(fontsize=8, ncols=len(methods), loc="upper center", bbox_to_anchor=(0.5, -0.08))
+def noise(measured: pd.DataFrame) -> Figure:
+    """Relative variance of the forget gradient by precision, with 95 % intervals over seeds: over draws of the labels
+    alone, and of batches and labels, with random and with similar labels. `measured`: `probes.noise`."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.8))
+    for axis, column, losses in (
+        (left, "label_noise", ("random labels",)),
+        (right, "noise", ("random labels", "similar labels", "KL(u, p)")),
+    ):
+        for i, loss in enumerate(losses):
+            cells = [estimate(by_seed(measured, column, precision, loss)) for precision in SWEEP]
+            errors = [[e.mean - e.low for e in cells], [e.high - e.mean for e in cells]]
+            places = np.arange(len(SWEEP)) + 0.1 * i
+            axis.errorbar(
+                places, [e.mean for e in cells], yerr=errors, fmt="o", capsize=3, color=COLOURS[i], label=loss
+            )
+        axis.set_xticks(range(len(SWEEP)), SWEEP)
+        axis.set_ylim(bottom=0)
+    left.set(ylabel="tr Cov(g) / ‖E g‖²", title="Labels drawn, all of the forget set")
+    right.set(title="Labels and batches drawn")
+    right.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def courses(table: pd.DataFrame) -> Figure:
+    """Loss on the whole retain set against entropy on the forget set along runs, a thin line per seed and a thick one
+    for the mean over seeds. `table`: `probes.along`."""
+    figure, axis = plt.subplots(figsize=(7.2, 4.2))
+    for i, (method, rows) in enumerate(table.groupby("method")):
+        shade = OURS.get(method, COLOURS[i])
+        for _, own in rows.groupby("seed"):
+            axis.plot(own.entropy, own.retain_loss, color=shade, alpha=0.25, linewidth=0.7)
+        mean = rows.groupby("look")[["entropy", "retain_loss"]].mean()
+        axis.plot(mean.entropy, mean.retain_loss, color=shade, linewidth=2, label=method)
+    axis.set(xlabel="mean entropy on the forget set, nats", ylabel="loss on the retain set, nats", yscale="log")
+    axis.set_title("Lower is better preserved")
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+def labels(table: pd.DataFrame) -> Figure:
+    """Share of the forget set that is given the injected label, minus Retrain's. `table`: "
+    "`probes.injected_labels`."""
+    figure, axis = plt.subplots(figsize=(7.2, 2.6))
+    forest(axis, excess(table), colour=COLOURS[0])
+    axis.set(xlabel="forget samples with the injected label, beyond Retrain's, points")
     figure.tight_layout()
     return figure
 
@@ -212,19 +246,18 @@ def sweep(results: Results, methods=("random label", "RL + AGR", "similar labels
 def contributions(results: Results) -> Figure:
     """w_f G_f and w_r G_r of Q-MUL's steps, in the order they are made, mean over seeds."""
     figure, axis = plt.subplots(figsize=(7.4, 3.6))
-    rows = results.logged("Q-MUL").reset_index(drop=True)
+    rows = results.logged("Q-MUL")
+    mean = rows.groupby("step")[["weighted_forget", "weighted_retain", "weight_f"]].mean()
     for i, side in enumerate(("forget", "retain")):
-        here = rows[rows[f"weighted_{side}"].notna()]
-        values = np.array(here[f"weighted_{side}"].tolist()).mean(1)
-        axis.plot(here.index, values, ".", color=COLOURS[(3, 0)[i]], label=("w_f G_f", "w_r G_r")[i])
-    for start in rows.index[rows.weight_f.notna()]:
+        here = mean[f"weighted_{side}"].dropna()
+        axis.plot(here.index, here, ".", color=COLOURS[(3, 0)[i]], label=("w_f G_f", "w_r G_r")[i])
+    for start in mean.index[mean.weight_f.notna()]:
         axis.axvline(start, color="0.7", linewidth=0.8)
-    mean = balance(results).mean()
     axis.set(
         xlabel="step (lines: the weights are set anew)",
         ylabel="sum of gradient norms, weighted",
         yscale="log",
-        title=f"On average w_f G_f is {mean:.1f} times w_r G_r",
+        title="The weights balance the two at each line",
     )
     axis.legend(fontsize=8)
     figure.tight_layout()

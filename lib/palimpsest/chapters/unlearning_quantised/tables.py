@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from palimpsest.chapters.shared.judging import ahead, behind, show
-from palimpsest.chapters.unlearning_quantised.arms import HEADLINE
+from palimpsest.chapters.shared.judging import ahead, behind, level, show
+from palimpsest.chapters.unlearning_quantised.arms import HEADLINE, PLACEBO
 from palimpsest.chapters.unlearning_quantised.experiment import Results
-from palimpsest.chapters.unlearning_quantised.judging import advantage
+from palimpsest.chapters.unlearning_quantised.judging import advantage, difference, to_retrain
 from palimpsest.metrics.statistics import estimate
 
 MEASURES = ("FA", "RA", "TA", "MIA")
@@ -23,11 +23,15 @@ REASONS = {
 
 
 def method_table(results: Results, at: tuple[str, str] = HEADLINE) -> pd.DataFrame:
-    """Every method's measures at one condition: means over seeds, shares in percent, nearest to Retrain first."""
+    """Every method's measures at one condition: means over seeds, shares in percent, nearest to Retrain first.
+
+    "steps" and "backward" are what each method was given: optimiser steps, and samples passed backward. "values" is
+    the range of the values that its seeds were tuned to, "diverged" how many of them diverged there.
+    """
     columns = {
         **{"FA": "FA", "RA": "RA", "TA": "TA", "MIA": "MIA", "gap": "avg gap", "rte": "RTE"},
-        **{"entropy": "H, nats", "loss_auc": "loss AUC", "mentropy_auc": "Mentr AUC", "cka": "CKA"},
-        **{"codes_changed": "codes changed", "relearn": "relearn", "value": "tuned value"},
+        **{"steps": "steps", "backward": "backward", "entropy": "H, nats", "sure": "sure"},
+        **{"loss_auc": "loss AUC", "mentropy_auc": "Mentr AUC", "cka": "CKA", "codes_changed": "codes changed"},
     }
     rows = results.rows.query("precision == @at[0] and forget_set == @at[1]")
     table = pd.DataFrame(
@@ -36,11 +40,55 @@ def method_table(results: Results, at: tuple[str, str] = HEADLINE) -> pd.DataFra
             for name, shown in columns.items()
         }
     )
-    widths = {m: (e := estimate(results.column("gap", m, *at))).high - e.mean for m in table.index}
+    widths = {m: (e := estimate(results.column("gap", m, *at).dropna())).high - e.mean for m in table.index}
     table.insert(5, "±", pd.Series(widths))
-    digits = {"FA": 1, "RA": 1, "TA": 1, "MIA": 1, "avg gap": 1, "±": 1, "relearn": 1, "codes changed": 1}
-    table = table.sort_values("avg gap").round({name: digits.get(name, 2) for name in table if name != "tuned value"})
+    one_digit = ("FA", "RA", "TA", "MIA", "avg gap", "±", "sure", "codes changed")
+    digits = dict.fromkeys(table, 2) | dict.fromkeys(one_digit, 1) | {"steps": 0, "backward": 0}
+    table = table.sort_values("avg gap").round(digits)
+    own = rows.groupby("method")
+    ends = own.value.agg(["min", "max"])
+    table["values"] = [
+        f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in ends.loc[table.index].values
+    ]
+    table["diverged"] = own.diverged.sum().loc[table.index].astype(int)
     return table.reset_index(names="method")
+
+
+def tuning_table(results: Results, precision: str = HEADLINE[0]) -> pd.DataFrame:
+    """What tuning saw: the gap of every method on validation images at every value, mean and standard deviation over
+    all seeds in points, and how often each value was chosen."""
+    rows = []
+    for method, tried in results.tried.query("precision == @precision").groupby("method", sort=False):
+        values = pd.Series(results.values[precision, method])
+        row = {"method": method}
+        for place, (value, cell) in enumerate(tried.groupby("value"), 1):
+            gap = (
+                "diverged"
+                if cell.tuning_gap.isna().any()
+                else f"{cell.tuning_gap.mean():.1f} ± {cell.tuning_gap.std():.1f}"
+            )
+            row[f"value {place}"] = f"{value:g}: {gap} ({(values == value).sum()})"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def floor_table(results: Results) -> pd.DataFrame:
+    """What nothing but chance does: one method under two names, and Retrain against another Retrain, as differences
+    in points with 95 % intervals."""
+    first, second = PLACEBO
+    rows = []
+    for name in ("gap", *MEASURES):
+        own = difference(results, name, first, second)
+        row = {
+            "measure": "avg gap" if name == "gap" else name,
+            f"{first}, minus itself under another name": show(own),
+        }
+        again = results.column(name, "retrain again")
+        row["Retrain again, distance from Retrain"] = level(
+            estimate(again if name == "gap" else to_retrain(results, name, "retrain again")), "points"
+        )
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def beside_fine_tuning(results: Results, methods, at: tuple[str, str] = HEADLINE) -> pd.DataFrame:
@@ -53,7 +101,7 @@ def beside_fine_tuning(results: Results, methods, at: tuple[str, str] = HEADLINE
     differences = advantage(results, "fine-tune", methods, at)
     farther, nearer = ahead(differences), behind(differences)
     rows = []
-    for method, difference in sorted(differences.items(), key=lambda item: item[1].mean):
+    for method, gain in sorted(differences.items(), key=lambda item: item[1].mean):
         parts, levels = {}, {}
         for name in MEASURES:
             own, plain, target = (results.column(name, m, *at) for m in (method, "fine-tune", "retrain"))
@@ -62,41 +110,15 @@ def beside_fine_tuning(results: Results, methods, at: tuple[str, str] = HEADLINE
         worst = max(parts, key=parts.get)
         own, target = levels[worst]
         why = f"{worst} {own:.0f} %, Retrain {target:.0f} %: {REASONS[worst, own > target]}"
-        if difference.mean <= 0:
+        if gain.mean <= 0:
             why = "" if method in nearer else "it gains less than the seeds vary"
         rows.append(
             {
                 "method": method,
-                "gap minus fine-tune's": show(difference),
+                "gap minus fine-tune's": show(gain),
                 "to Retrain": "nearer" if method in nearer else "farther" if method in farther else "not told apart",
                 **{f"by {name}": round(parts[name], 1) for name in MEASURES},
                 "why not nearer": why,
             }
         )
     return pd.DataFrame(rows)
-
-
-def beside_recorded(results: Results, recorded: pd.DataFrame, profiles: tuple[str, str]) -> pd.DataFrame:
-    """The rows `recorded` at the headline beside those of `results`; `profiles` names the two, in this order.
-
-    One row per method that was recorded, nearest to Retrain first: FA, RA, TA and MIA in percent and the average gap
-    in points, means over seeds, and the tuned value.
-    """
-    rows = recorded.query("precision == @HEADLINE[0] and forget_set == @HEADLINE[1]").groupby("method")
-    shown = {**{m: (100, m, 1) for m in MEASURES}, "gap": (1, "avg gap", 1), "value": (1, "value", 6)}
-    table = {}
-    for column, (scale, name, digits) in shown.items():
-        there = scale * rows[column].mean()
-        here = pd.Series({method: results.column(column, method).mean() for method in there.index})
-        table |= {f"{name}, {profiles[0]}": there.round(digits), f"{name}, {profiles[1]}": here.round(digits)}
-    return pd.DataFrame(table).sort_values(f"avg gap, {profiles[0]}").reset_index(names="method")
-
-
-def weights_by_epoch(rows: pd.DataFrame) -> pd.DataFrame:
-    """The forget set's adaptive weight w_f in each epoch at the headline, a row per method that computes it: means
-    over seeds, with the step size."""
-    part = rows.query("precision == @HEADLINE[0] and forget_set == @HEADLINE[1]")
-    part = part[part.weight_f.map(len) > 0]
-    table = pd.DataFrame(part.weight_f.tolist()).rename(columns=lambda epoch: f"w_f, epoch {epoch + 1}")
-    table = table.assign(method=part.method.to_numpy(), value=part.value.to_numpy())
-    return table.groupby(["method", "value"], sort=False).mean().round(3).reset_index()

@@ -50,6 +50,7 @@ def check(
     rates: list[float],
     epochs: int,
     batch_size: int,
+    retain_samples: int | None,
     seeds: list[int],
     momentum: float,
     weight_decay: float,
@@ -87,6 +88,12 @@ def check(
         raise ValueError("forget: got an index twice, want distinct ones")
     require_count("epochs", epochs)
     require_count("batch_size", batch_size, least=2)
+    if retain_samples is not None:
+        require_count("retain_samples", retain_samples, least=2)
+        if retain_samples > samples - forget.shape[1]:
+            raise ValueError(
+                f"retain_samples: got {retain_samples}, want at most the {samples - forget.shape[1]} kept"
+            )
     require_number("momentum", momentum, least=0)
     require_number("weight_decay", weight_decay, least=0)
     if len(rates) != networks:

@@ -12,6 +12,6 @@ class FineTune(Method):
     """Cross-entropy on the retain set."""
 
     def epoch(self, task: Task, epoch: int) -> Iterator[None]:
-        for batch in task.batches(task.retain, epoch):
+        for batch in task.retained(epoch):
             task.descend(task.gradients(cross_entropy(task.logits(task.images(batch)), task.labels(batch))))
             yield

@@ -27,7 +27,7 @@ class L1Sparse(Method):
     def epoch(self, task: Task, epoch: int) -> Iterator[None]:
         strength = self.gamma * (1 - epoch / task.epochs)
         free = {id(p) for p in steps(task.net).values()}
-        for batch in task.batches(task.retain, epoch):
+        for batch in task.retained(epoch):
             gradients = task.gradients(cross_entropy(task.logits(task.images(batch)), task.labels(batch)))
             rows = zip(task.parameters, gradients, strict=True)
             task.descend([g if id(p) in free else g + strength * p.detach().sign() for p, g in rows])

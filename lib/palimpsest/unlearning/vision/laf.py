@@ -66,6 +66,8 @@ class LAF(Method):
             for name in ("all", "forget")
         }
         for forget, retain in task.paired(epoch):
+            if forget is None:  # both of its losses need a pair
+                continue
             with evaluation(task.net):
                 own_r, own_f = (task.features(task.images(batch)) for batch in (retain, forget))
                 task.descend(task.gradients(strangeness(vaes["all"], own_r) - strangeness(vaes["forget"], own_f)))
@@ -78,7 +80,7 @@ class LAF(Method):
             yield
         if self.repair and epoch == task.epochs - 1:
             peak = 2 / (1 + math.cos(math.pi * epoch / task.epochs))
-            for batch in task.batches(task.retain, epoch):
+            for batch in task.retained(epoch):
                 loss = cross_entropy(task.logits(task.images(batch)), task.labels(batch))
                 task.descend(task.gradients(peak * loss))
                 yield

@@ -26,6 +26,8 @@ class NegGradPlus(Method):
     def epoch(self, task: Task, epoch: int) -> Iterator[None]:
         for forget, retain in task.paired(epoch):
             keep = cross_entropy(task.logits(task.images(retain)), task.labels(retain))
-            drop = cross_entropy(task.logits(task.images(forget)), task.labels(forget))
-            task.descend(task.gradients(self.alpha * keep - (1 - self.alpha) * drop))
+            loss = self.alpha * keep
+            if forget is not None:
+                loss = loss - (1 - self.alpha) * cross_entropy(task.logits(task.images(forget)), task.labels(forget))
+            task.descend(task.gradients(loss))
             yield

@@ -63,6 +63,10 @@ class OEU(Method):
     def epoch(self, task: Task, epoch: int) -> Iterator[None]:
         for step, (forget, retain) in enumerate(task.paired(epoch)):
             g_r = task.gradients(cross_entropy(task.logits(task.images(retain)), task.labels(retain)))
+            if forget is None:
+                task.descend(g_r)
+                yield
+                continue
             g_f = task.gradients(self._forget_loss(task, forget, epoch, step))
             task.record(
                 epoch, dot=task.dot(g_f, g_r), norm_f=task.dot(g_f, g_f).sqrt(), norm_r=task.dot(g_r, g_r).sqrt()

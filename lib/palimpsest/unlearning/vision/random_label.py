@@ -11,9 +11,15 @@ from palimpsest.unlearning.vision.task import Task
 
 @dataclass(frozen=True)
 class RandomLabel(Method):
-    """New wrong labels each epoch. The input dropout that Q-MUL's code adds to its own copy of this baseline, and
-    that SalUn's does not have, is left out."""
+    """Wrong labels, drawn anew in each epoch. The input dropout that Q-MUL's code adds to its own copy of this
+    baseline, and that SalUn's does not have, is left out.
+
+    fixed: keep the labels of the first epoch, so that what was injected can be looked for afterwards.
+    """
+
+    fixed: bool = False
 
     def epoch(self, task: Task, epoch: int) -> Iterator[None]:
-        for _ in relabelled(task, epoch, random_wrong(task, task.labels(task.forget.T), epoch)):
+        wrong = random_wrong(task, task.labels(task.forget.T), 0 if self.fixed else epoch)
+        for _ in relabelled(task, epoch, wrong):
             yield

@@ -25,9 +25,12 @@ class SalUn(Method):
     them). Its labels are drawn from all classes, the paper's from the wrong ones; we follow the paper, as for random
     label. Ours: gradients are summed over samples, as the loss of the whole forget set has it, so that a smaller last
     batch counts by its size; a quantiser's steps are ranked with all other parameters.
+
+    fixed: as `RandomLabel.fixed`.
     """
 
     share: float = 0.5
+    fixed: bool = False
 
     def __post_init__(self):
         require_number("share", self.share, most=1)
@@ -52,7 +55,8 @@ class SalUn(Method):
     def epoch(self, task: Task, epoch: int) -> Iterator[None]:
         masks = [task.memory[f"salient.{i}"] for i in range(len(task.parameters))]
         held = [p.detach().clone() for p in task.parameters]  # where a weight is not salient, still the original
-        for _ in relabelled(task, epoch, random_wrong(task, task.labels(task.forget.T), epoch)):
+        wrong = random_wrong(task, task.labels(task.forget.T), 0 if self.fixed else epoch)
+        for _ in relabelled(task, epoch, wrong):
             yield
             with torch.no_grad():
                 for parameter, mask, original in zip(task.parameters, masks, held, strict=True):

@@ -46,7 +46,7 @@ class Scrub(Method):
                 away = divergence(taught(task, batch), task.logits(task.images(batch)), self.temperature)
                 task.descend(task.gradients(-away))
                 yield
-        for batch in task.batches(task.retain, epoch):
+        for batch in task.retained(epoch):
             logits = task.logits(task.images(batch))
             near = divergence(taught(task, batch), logits, self.temperature)
             loss = self.alpha * near + self.gamma * cross_entropy(logits, task.labels(batch))

@@ -36,20 +36,25 @@ class Task:
         seeds: one per network; every random choice is a function of it.
         lr: [K] the peak step size of each network, or what a method without steps tunes instead.
         epochs, batch_size: the length of the run and the size of its batches.
+        retain_samples: how many retain samples an epoch passes; None for all of them.
         memory: tensors a method keeps from epoch to epoch; they are part of a checkpoint.
         log: one dictionary per logged step: "epoch", "step" and lists of K floats.
+        steps: of the optimiser so far.
         samples_forward, samples_backward: samples passed through one network so far, the measure of work.
     """
 
-    def __init__(self, models: list[nn.Module], x, y, forget, retain, *, seeds, lr, epochs, batch_size):
+    def __init__(
+        self, models: list[nn.Module], x, y, forget, retain, *, seeds, lr, epochs, batch_size, retain_samples=None
+    ):
         self.net = side_by_side(models)
         modes.train(self.net)
         self.models = models
         self.x, self.y, self.forget, self.retain = x, y, forget, retain
         self.seeds, self.lr, self.epochs, self.batch_size = seeds, lr, epochs, batch_size
+        self.retain_samples = retain_samples
         self.memory: dict[str, Tensor] = {}
         self.log: list[dict] = []
-        self.samples_forward = self.samples_backward = 0
+        self.samples_forward = self.samples_backward = self.steps = 0
         self._recorded = 0  # samples in the graph that the next `gradients` goes back through
         self.parameters = [p for p in self.net.parameters() if p.requires_grad]
         self._rows = torch.arange(len(models), device=x.device)
@@ -82,15 +87,33 @@ class Task:
 
     # -- data ----------------------------------------------------------------------------------------------------
 
-    def batches(self, indices: Tensor, epoch: int) -> Iterator[Tensor]:
-        """Index batches [B, K] over `indices` [K, n] in the epoch's order, nearly equal in size, none of one."""
+    def batches(self, indices: Tensor, epoch: int, count: int | None = None) -> Iterator[Tensor]:
+        """Index batches [B, K] over `indices` [K, n] in the epoch's order, nearly equal in size, none of one; `count`
+        takes the first so many of them."""
         n = indices.shape[1]
         order = torch.stack([epoch_order(n, seed, epoch) for seed in self.seeds]).to(indices.device)
-        shuffled = indices.gather(1, order).T
+        shuffled = indices.gather(1, order).T[:count]
+        n = len(shuffled)
         yield from shuffled.tensor_split(max(1, min(-(-n // self.batch_size), n // 2)))
 
-    def paired(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(forget batch, retain batch) once over the retain set; the forget set begins again when it runs out."""
+    def retained(self, epoch: int) -> Iterator[Tensor]:
+        """`batches` of the retain samples that this epoch passes, drawn anew for each."""
+        return self.batches(self.retain, epoch, self.retain_samples)
+
+    def paired(self, epoch: int) -> Iterator[tuple[Tensor | None, Tensor]]:
+        """(forget batch, retain batch) once over the retain samples of the epoch.
+
+        Where the epoch passes all of the retain set, the forget set begins again when it runs out. Where their number
+        is fixed, so is that of the forget samples: each comes once, in batches spread evenly over those of the retain
+        set, and the other pairs have None.
+        """
+        if self.retain_samples is not None:
+            retained, forgotten = list(self.retained(epoch)), list(self.batches(self.forget, epoch))
+            if len(forgotten) > len(retained):
+                forgotten = torch.cat(forgotten).tensor_split(len(retained))
+            places = {len(retained) * i // len(forgotten): batch for i, batch in enumerate(forgotten)}
+            yield from ((places.get(i), batch) for i, batch in enumerate(retained))
+            return
         cycle, turn = iter(()), 0
         for retain in self.batches(self.retain, epoch):
             forget = next(cycle, None)

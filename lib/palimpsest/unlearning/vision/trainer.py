@@ -29,11 +29,13 @@ from palimpsest.unlearning.vision.task import Task
 @dataclass(frozen=True)
 class Report:
     """What a run did: `log`, the rows the method recorded; samples passed forward and backward through *one*
-    network; wall time in `seconds` for all K networks, relabelling and norm passes included (RTE)."""
+    network; steps of the optimiser; wall time in `seconds` for all K networks, relabelling and norm passes included
+    (RTE)."""
 
     log: list[dict]
     samples_forward: int
     samples_backward: int
+    steps: int
     seconds: float
 
 
@@ -47,6 +49,7 @@ def unlearn(
     lr: float | list[float],
     epochs: int = 10,
     batch_size: int = 256,
+    retain_samples: int | None = None,
     seeds: list[int] | None = None,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
@@ -65,6 +68,9 @@ def unlearn(
         forget: int64 indices of the forget set, [K, F] (or [F] for one model); all else is the retain set.
         method: what to do, a key of `METHODS` or, for settings of one's own, for example `OEU(lam=0.5)`.
         lr: peak step size, one for all or one per network; for a method with another `dial`, the value of that.
+        retain_samples: so many samples of the retain set pass in an epoch, drawn anew for each, and every forget
+            sample passes once, so that methods do equal work; default all, and methods that pair the two sets begin
+            the forget set again, as their authors' code does.
         seeds: one per network; default 0, 1, …. Dropout draws from them too, all networks' from all seeds.
         checkpoint: a folder; written after each epoch. A run that was stopped goes on when called again with
             the models as they were at its start. The folder of another run raises ValueError.
@@ -79,24 +85,25 @@ def unlearn(
         x, y, forget = x[None], y[None], forget[None]
     seeds = list(range(len(models))) if seeds is None else seeds
     rates = lr if isinstance(lr, list) else [lr] * len(models)
-    check(models, x, y, forget, rates, epochs, batch_size, seeds, momentum, weight_decay)
+    check(models, x, y, forget, rates, epochs, batch_size, retain_samples, seeds, momentum, weight_decay)
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(modes.kept(model))
-        settings = {"epochs": epochs, "batch_size": batch_size, "momentum": momentum, "weight_decay": weight_decay}
+        length = {"epochs": epochs, "batch_size": batch_size, "retain_samples": retain_samples}
+        descent = {"momentum": momentum, "weight_decay": weight_decay}
         return _run(
-            models, x, y, forget, method, lr, rates, seeds=seeds, checkpoint=checkpoint, show=show, **settings
+            *(models, x, y, forget, method, lr, rates, length, descent),
+            **{"seeds": seeds, "checkpoint": checkpoint, "show": show},
         )
 
 
-def _run(
-    models, x, y, forget, method, lr, rates, *, epochs, batch_size, seeds, momentum, weight_decay, checkpoint, show
-):
+def _run(models, x, y, forget, method, lr, rates, length, descent, *, seeds, checkpoint, show):
     """`unlearn`, of what was checked."""
     kept = torch.ones_like(y, dtype=torch.bool).scatter_(1, forget, False)
     retain = kept.nonzero()[:, 1].view(len(models), -1)
     rates = torch.tensor(rates, dtype=torch.float32, device=y.device)
-    task = Task(models, x, y, forget, retain, seeds=seeds, lr=rates, epochs=epochs, batch_size=batch_size)
+    epochs, momentum, weight_decay = length["epochs"], descent["momentum"], descent["weight_decay"]
+    task = Task(models, x, y, forget, retain, seeds=seeds, lr=rates, **length)
     span = (int(y.min()), int(y.max()))
     if not 0 <= span[0] <= span[1] < task.classes:
         raise ValueError(f"y: got labels in {span[0]} .. {span[1]}, want 0 .. {task.classes - 1}")
@@ -108,7 +115,7 @@ def _run(
         checkpoint,
         lambda: {
             "method": f"{type(method).__name__} {asdict(method)}",
-            "settings": [rates.tolist(), epochs, batch_size, list(seeds), momentum, weight_decay],
+            "settings": [rates.tolist(), list(seeds), length, descent],
             "data": checkpoints.digest([x, y, forget]),
             "networks": [type(models[0]).__name__, [list(value.shape) for value in models[0].state_dict().values()]],
             "start": checkpoints.digest(weights.values()),
@@ -118,7 +125,7 @@ def _run(
     method.begin(task)
     if run.done:
         task.memory = {name: value.to(y.device) for name, value in run.extra.items()}
-        task.log, task.samples_forward, task.samples_backward = run.values["task"]
+        task.log, task.samples_forward, task.samples_backward, task.steps = run.values["task"]
         began -= run.values["seconds"]
 
     def epoch(number: int) -> Iterator[None]:
@@ -134,7 +141,7 @@ def _run(
             raise
         stop_if_collapsed(task.net)
         run.extra = task.memory
-        run.values["task"] = [task.log, task.samples_forward, task.samples_backward]
+        run.values["task"] = [task.log, task.samples_forward, task.samples_backward, task.steps]
         run.values["seconds"] = time.perf_counter() - began
 
     run.train(
@@ -148,7 +155,8 @@ def _run(
         show=show,
     )
     task.net.unpack()
-    return Report(task.log, task.samples_forward, task.samples_backward, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Report(task.log, task.samples_forward, task.samples_backward, task.steps, seconds)
 
 
 @torch.no_grad()
@@ -161,3 +169,4 @@ def _step(task: Task, optimiser: torch.optim.Optimizer, decayed: list[tuple[Tens
             parameter.grad.addcmul_(parameter, factor)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
+    task.steps += 1
