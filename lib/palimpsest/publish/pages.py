@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
 from palimpsest import ledger
+from palimpsest.data import manifest
 from palimpsest.ledger import Claim
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
@@ -141,6 +143,7 @@ def status_page(claims: list[Claim]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     parts += dict.fromkeys(_where(c, c.record) for c in claims if c.record)
+    parts += pinning()
     parts += [
         "",
         "## Not run",
@@ -151,6 +154,29 @@ def status_page(claims: list[Claim]) -> str:
         "",
     ]
     return "\n".join(parts)
+
+
+def pinning() -> list[str]:
+    """What the pinned arithmetic costs, from `data/bench/arithmetic.cpu.csv`: one piece of each chapter, run in turn
+    with either arithmetic."""
+    file = manifest.verify("bench/arithmetic.cpu.csv")
+    rows = pd.read_csv(file, dtype={"chapter": str, "commit": str})
+    parts = [
+        "",
+        "## What the pinned arithmetic costs",
+        "",
+        f"Seconds of one core for one piece of each chapter, with {rows.cpu.iloc[0]}, medians of runs that took turns; "
+        f"commit `{rows.commit.iloc[0]}`, {rows.date.iloc[0]}.",
+        "",
+        "| chapter | piece | runs | pinned, s | native, s | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (chapter, piece), own in rows.groupby(["chapter", "piece"]):
+        seconds = own.groupby("arithmetic").cpu_seconds.agg(["median", "size"])
+        pinned, native = seconds.loc["pinned", "median"], seconds.loc["native", "median"]
+        runs = int(seconds["size"].min())
+        parts.append(f"| {chapter} | {piece} | {runs} | {pinned:.1f} | {native:.1f} | {pinned / native:.2f} |")
+    return parts
 
 
 def _where(claim: Claim, record: dict) -> str:

@@ -100,7 +100,7 @@ PILOTED: dict[str, float] = {
     "gradient ascent": 0.01,
     "NegGrad+": 0.1,
     **dict.fromkeys(PLACEBO, 0.003),
-    "l1-sparse": 0.03,
+    "l1-sparse": 0.1,
     "SalUn": 0.003,
     "SCRUB": 0.01,
     "Bad Teacher": 0.01,
