@@ -165,7 +165,8 @@ def pinning() -> list[str]:
         "",
         "## What the pinned arithmetic costs",
         "",
-        f"Seconds of one core for one piece of each chapter, with {rows.cpu.iloc[0]}, medians of runs that took turns; "
+        f"Seconds of one core for one piece of each chapter, with {rows.cpu.iloc[0]}, medians of runs that took "
+        "turns; "
         f"commit `{rows.commit.iloc[0]}`, {rows.date.iloc[0]}.",
         "",
         "| chapter | piece | runs | pinned, s | native, s | ratio |",

@@ -102,11 +102,11 @@ def run(
             "rows": [{**name, "seed": seed, **row} for seed, row in zip(cohort.seeds, rows, strict=True)],
             "log": [],
         }
-    every = range(len(cohort.seeds))
+    every, originals = range(len(cohort.seeds)), cohort.load("original")
     lockstep = [[value] * len(every) for value in grid(profile, method)] if values is None else [list(values)]
     rows, log = [], []
     for tried in lockstep:
-        for k, (row, steps) in zip(every, _forgotten(cohort, method, every, tried), strict=True):
+        for k, (row, steps) in zip(every, _forgotten(cohort, method, every, tried, originals), strict=True):
             about = {**name, "value": tried[k], "seed": cohort.seeds[k]}
             rows.append(about | row)
             log += [about | step for step in steps]
@@ -120,18 +120,18 @@ def _work_of_training(cohort: Cohort) -> float:
 
 
 def _forgotten(
-    cohort: Cohort, name: str, networks: Sequence[int], values: Sequence[float]
+    cohort: Cohort, name: str, networks: Sequence[int], values: Sequence[float], originals: list[nn.Module]
 ) -> Iterator[tuple[dict, list[dict]]]:
     """(row, log) of each network at its value; where one of them diverges, halves are run again to tell which."""
     try:
-        models, done = forget(cohort, name, METHODS.get(name) or QUIRKED[name], networks, values)
+        models, done = forget(cohort, name, METHODS.get(name) or QUIRKED[name], networks, values, originals)
     except TrainingDiverged:
         if len(networks) == 1:
             yield {"diverged": True}, []
             return
         half = len(networks) // 2
-        yield from _forgotten(cohort, name, networks[:half], values[:half])
-        yield from _forgotten(cohort, name, networks[half:], values[half:])
+        yield from _forgotten(cohort, name, networks[:half], values[:half], originals)
+        yield from _forgotten(cohort, name, networks[half:], values[half:], originals)
         return
     found = measures.outputs(models, cohort.problem().of(list(networks)))
     # A pass backward costs about two forward ones: gradients of the weights and of the inputs.
