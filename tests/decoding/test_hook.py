@@ -6,6 +6,7 @@ from visual_pairs import FAMILIES, model, plain, prompt
 
 from palimpsest import decoding
 from palimpsest.decoding import TokenRecycling, TreeDecoding
+from palimpsest.decoding.drafters import PADDING
 
 COUNT = 10
 PROMPT = torch.tensor([[3, 14, 15, 9, 26]])
@@ -150,5 +151,6 @@ def test_a_batch_of_pictures_is_refused():
 
 
 def test_another_vocabulary_is_refused(text):
-    with pytest.raises(ValueError, match=f"got a vocabulary of 40 tokens, want the target's {VOCABULARY}"):
-        generate(text, TreeDecoding(llama(0, vocabulary=40)))
+    size = VOCABULARY + PADDING + 1
+    with pytest.raises(ValueError, match=f"got a vocabulary of {size} tokens, want the target's {VOCABULARY}"):
+        generate(text, TreeDecoding(llama(0, vocabulary=size)))

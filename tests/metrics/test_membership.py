@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import mannwhitneyu
+from sklearn.svm import SVC
 
-from palimpsest.metrics.membership import auc, modified_entropy, svc_confidence
+from palimpsest.metrics.membership import auc, modified_entropy, svc_attacks, svc_confidence
 
 # A handful of float64 operations, each off by at most one unit in the last place.
 ULPS = 32 * np.finfo(float).eps
@@ -58,6 +59,34 @@ def test_svc_confidence_looks_at_the_true_class_only():
     assert value == svc_confidence(*(a for pair in moved for a in pair))
     # A tensor is what its array is.
     assert value == svc_confidence(*(a.numpy() for pair in (retain, test, forget) for a in pair))
+
+
+def test_svc_attacks_each_look_at_their_own_feature():
+    # Members are right, non-members wrong: what is wrong is a non-member. All are as sure as one another, so that
+    # entropy tells nothing; with twice as many members everything is one.
+    retain, test, forget = sure(*[0.9] * 8), sure(*[0.1] * 4), sure(0.9, 0.9, 0.1, 0.9)
+    found = svc_attacks(*retain, *test, *forget)
+    assert list(found) == ["correctness", "confidence", "entropy", "modified entropy", "probabilities"]
+    assert found["correctness"] == found["confidence"] == found["modified entropy"] == 1 / 4
+    assert found["entropy"] == 0
+    # Classes alternate, and both come in both sets: 0.9 in the first column is no sign of a member.
+    assert found["probabilities"] == 0
+
+
+def test_svc_attacks_by_the_library():
+    sets = softmax_of(120, 4.0, 1), softmax_of(120, 1.0, 2), softmax_of(80, 2.5, 3)
+    given = [a for pair in sets for a in pair]
+    found = svc_attacks(*given)
+    assert found["confidence"] == svc_confidence(*given)
+    by_hand = {
+        "entropy": lambda p, y: -(p * p.log()).sum(1, keepdim=True),
+        "modified entropy": lambda p, y: torch.tensor(modified_entropy(p, y))[:, None],
+        "probabilities": lambda p, y: p,
+    }
+    for name, feature in by_hand.items():
+        retain, test, forget = (feature(p.double(), y).numpy() for p, y in sets)
+        attack = SVC(C=3, gamma=1 / retain.shape[1]).fit(np.concatenate([retain, test]), [1] * 120 + [0] * 120)
+        assert found[name] == (attack.predict(forget) == 0).mean() != found["confidence"]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_published_scores_of_a_set():
     row = BOARD["llama-1p: Retain Model"]
     assert tofu.probability(RETAIN99["avg_gt_loss"]).mean() == pytest.approx(row["Prob. Forget"], abs=CUT)
     ratio = ratio_of(RETAIN99)
-    assert np.minimum(ratio, 1 / ratio).mean() == pytest.approx(row["Truth Ratio Forget"], abs=CUT)
+    assert tofu.truth_closeness(ratio).mean() == pytest.approx(row["Truth Ratio Forget"], abs=CUT)
     row, log = BOARD["llama-1p: Finetune Model"], REAL_AUTHORS
     choice = tofu.choice_probability(log["avg_gt_loss"], log["average_perturb_loss"])
     assert choice.mean() == pytest.approx(row["Prob. Real Authors"], abs=CUT)
@@ -105,6 +105,13 @@ def test_truth_ratio_by_hand():
 
 def test_truth_score_by_hand():
     assert tofu.truth_score([0.0, 0.25, 1.0, 7.0]).tolist() == [1, 0.75, 0, 0]
+
+
+def test_truth_closeness_by_hand():
+    assert tofu.truth_closeness([0.25, 1.0, 8.0]).tolist() == [0.25, 1, 0.125]
+    assert tofu.truth_closeness([math.exp(700), math.exp(-700)]) == pytest.approx(
+        [math.exp(-700)] * 2, rel=1e-12, abs=0
+    )
 
 
 def test_forget_quality_by_hand():
@@ -186,6 +193,7 @@ def test_priv_leak_by_hand():
             lambda: tofu.choice_probability([1.0], [[1.0], [2.0]]),
             "wrong_losses: got 2 rows, want the 1 of right",
         ),
+        (lambda: tofu.truth_closeness([1.0, 0.0]), r"ratio: got 0\.0, want numbers above 0"),
         (lambda: tofu.forget_quality([math.nan], [1.0]), "unlearned_truth_ratio: got nan"),
         (lambda: tofu.forget_quality([1.0], []), "retain_truth_ratio: got float64"),
         (lambda: tofu.log10_p(0.3, 40.0), r"n: got 40\.0, want an integer"),

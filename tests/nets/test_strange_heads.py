@@ -79,6 +79,22 @@ def test_changes_by_hand_are_seen():
             language.output_embedding(model)
 
 
+@pytest.mark.parametrize("weight", ["model.norm.weight", "model.embed_tokens.weight"])
+def test_weights_that_are_not_finite_are_no_change_but_do_not_hide_one(weight):
+    plain, late = small(), small()
+    late.lm_head.register_forward_pre_hook(lambda _, given: (given[0] / 4,))
+    for model in (plain, late):
+        before = model.get_parameter(weight).detach().clone()
+        with torch.no_grad():
+            model.get_parameter(weight)[0] = torch.nan
+        assert language.output_embedding(model) is model.lm_head.weight  # what is computed with it is refused
+        with torch.no_grad():
+            model.get_parameter(weight).copy_(before)
+    assert language.output_embedding(plain) is plain.lm_head.weight
+    with pytest.raises(ValueError, match="want one whose logits"):
+        language.output_embedding(late)
+
+
 def test_the_comparison_leaves_modes_hooks_and_random_numbers_and_is_made_once(monkeypatch):
     model = small().train()
     model.model.layers[0].eval()

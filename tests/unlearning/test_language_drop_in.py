@@ -73,6 +73,16 @@ def test_a_fact_is_forgotten_and_the_model_stays_sparse(folder, files, tmp_path)
     assert not list(out.glob("*.bin"))
 
 
+@pytest.mark.parametrize("method", ["GradDiff + KL", "npo + kl", "CE-U", "pdu"])
+def test_objectives_over_whole_distributions_run_too(folder, files, tmp_path, method):
+    more = ("--method", method, "--lr", "3e-3", "--epochs", "3", "--keep", "0")
+    done = call(folder, files, tmp_path / "out", *more)
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out" / drop_in.REPORT).read_text())
+    assert report["after"]["forget"] < report["pruned"]["forget"]
+    assert report["pruned weights all zero"]
+
+
 def test_a_run_ends_while_the_retain_answers_are_kept(folder, files, tmp_path):
     out = tmp_path / "out"
     done = call(folder, files, out, "--lr", "5e-4", "--epochs", "60", "--keep", "0.7")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaConfig, Qwen2Config
 
 from palimpsest.data.questions import Questions
-from palimpsest.metrics import tofu
+from palimpsest.metrics import text_membership, tofu
 from palimpsest.nets import language
 from palimpsest.nets.language import IGNORED, Encoded
 from palimpsest.pruning import random_masks
@@ -105,6 +105,27 @@ def test_token_logprobs_and_predictions(model):
         expected, first_choice = label_logprobs(model, question, answer)
         assert torch.allclose(values[row, counted[row]], expected, rtol=0, atol=NEAR)
         assert torch.equal(predicted[row, counted[row]], first_choice)
+
+
+@pytest.mark.usefixtures("small_batches")
+@torch.no_grad()
+def test_moments_are_those_of_the_whole_distribution(model):
+    encoded = encoded_answers()
+    model.lm_head.weight.mul_(0.7)
+    means, deviations = evaluation.logprob_moments(model, encoded)
+    assert means.shape == deviations.shape == encoded.labels.shape
+    assert not means[encoded.labels == IGNORED].any()
+    assert not deviations[encoded.labels == IGNORED].any()
+    for row in range(len(encoded)):
+        counted = encoded.labels[row] != IGNORED
+        ids = encoded.ids[row, : int(counted.nonzero().max()) + 1][None]
+        p = model(ids).logits[0, counted.nonzero().flatten()].softmax(1)
+        mean = (p * p.log()).sum(1)
+        variance = (p * p.log().square()).sum(1) - mean.square()
+        assert torch.allclose(means[row, counted], mean, rtol=0, atol=NEAR)
+        assert torch.allclose(deviations[row, counted].square(), variance, rtol=0, atol=NEAR)
+    logprobs = evaluation.token_logprobs(model, encoded)
+    assert (text_membership.min_k_plus_plus(logprobs, means, deviations, encoded.labels) < 5).all()
 
 
 @pytest.mark.usefixtures("small_batches")

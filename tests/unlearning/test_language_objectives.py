@@ -257,8 +257,8 @@ def test_a_task_vector_is_negated():
 
 def test_registry_and_defaults():
     assert list(METHODS) == [
-        "GradAscent", "GradDiff", "NPO", "SimNPO", "DPO", "IdkDPO", "RMU", "UNDIAL", "WGA", "SatImp", "task vector",
-        "NPO + SAM", "SAU",
+        "GradAscent", "GradDiff", "GradDiff + KL", "NPO", "NPO + KL", "SimNPO", "DPO", "IdkDPO", "RMU", "UNDIAL",
+        "WGA", "SatImp", "CE-U", "PDU", "task vector", "NPO + SAM", "SAU",
     ]  # fmt: skip
     assert METHODS["SimNPO"] == SimNPO(gamma=0.125, alpha=1.0, beta=4.5, delta=0.0)
     assert METHODS["SatImp"] == SatImp(gamma=0.1, alpha=1.0, beta1=5.0, beta2=1.0)

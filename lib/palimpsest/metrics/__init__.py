@@ -5,7 +5,7 @@ A submodule is imported when its name is first used, `metrics.tofu` as well as `
 
 import importlib
 
-__all__ = ["distances", "generation", "membership", "predictions", "statistics", "tofu"]
+__all__ = ["distances", "generation", "membership", "predictions", "statistics", "text_membership", "tofu"]
 
 
 def __getattr__(name: str):

@@ -7,6 +7,7 @@ random. Raises ValueError for probabilities that are none, labels outside the cl
 import math
 
 import numpy as np
+from scipy.special import entr
 
 from . import checks
 
@@ -27,17 +28,29 @@ def svc_confidence(p_retain, y_retain, p_test, y_test, p_forget, y_forget) -> fl
         p_retain, p_test, p_forget: [n, C] class probabilities in [0, 1], rows summing to 1; n may differ.
         y_retain, y_test, y_forget: [n] true classes, integers in 0 .. C - 1.
     """
-    from sklearn.svm import SVC  # here, because it takes a second to import and the command line needs none of it
+    retain, test, forget = _checked(p_retain, y_retain, p_test, y_test, p_forget, y_forget)
+    return _non_members(*(_own(p, y)[:, None] for p, y in (retain, test, forget)))
 
-    retain = _true_class_probability("retain", p_retain, y_retain)
-    test = _true_class_probability("test", p_test, y_test)
-    forget = _true_class_probability("forget", p_forget, y_forget)
-    widths = [np.shape(p)[1] for p in (p_retain, p_test, p_forget)]
-    if len(set(widths)) > 1:
-        raise ValueError(f"p_retain, p_test, p_forget: got {widths} classes, want one number of classes")
-    member = np.repeat([1, 0], [len(retain), len(test)])
-    attack = SVC(kernel="rbf", C=3, gamma="auto").fit(np.concatenate([retain, test])[:, None], member)
-    return float((attack.predict(forget[:, None]) == 0).mean())
+
+def svc_attacks(p_retain, y_retain, p_test, y_test, p_forget, y_forget) -> dict[str, float]:
+    """`svc_confidence`, and the same attack on four other features: the share of non-members by the feature's name.
+
+    The script that unlearning papers share (released with Jia et al. 2023, "Model sparsity can simplify machine
+    unlearning", and with SalUn and Q-MUL) fits an SVC to each: "correctness" (1 where the likeliest class is the true
+    one), "confidence", "entropy" (−Σ p ln p), "modified entropy" and "probabilities" (all C, gamma = 1/C). Its
+    modified entropy is not that of its source; ours is (`modified_entropy`).
+
+    Arguments and errors as `svc_confidence`.
+    """
+    sets = _checked(p_retain, y_retain, p_test, y_test, p_forget, y_forget)
+    features = {
+        "correctness": lambda p, y: (p.argmax(1) == y).astype(np.float64)[:, None],
+        "confidence": lambda p, y: _own(p, y)[:, None],
+        "entropy": lambda p, y: entr(p).sum(1, keepdims=True),
+        "modified entropy": lambda p, y: modified_entropy(p, y)[:, None],
+        "probabilities": lambda p, y: p,
+    }
+    return {name: _non_members(*(feature(p, y) for p, y in sets)) for name, feature in features.items()}
 
 
 def modified_entropy(p, y) -> np.ndarray:
@@ -75,6 +88,27 @@ def auc(members, nonmembers) -> float:
     return float(roc_auc_score(is_member, -np.concatenate([members, nonmembers])))
 
 
-def _true_class_probability(part, p, y):
-    p = checks.probabilities(f"p_{part}", p)
-    return p[np.arange(len(p)), checks.classes_of(f"y_{part}", y, p.shape[1], len(p))]
+def _checked(*given):
+    """(probabilities, true classes) of retain, test and forget set."""
+    sets = []
+    for part, p, y in zip(("retain", "test", "forget"), given[::2], given[1::2], strict=True):
+        p = checks.probabilities(f"p_{part}", p)
+        sets.append((p, checks.classes_of(f"y_{part}", y, p.shape[1], len(p))))
+    widths = [p.shape[1] for p, _ in sets]
+    if len(set(widths)) > 1:
+        raise ValueError(f"p_retain, p_test, p_forget: got {widths} classes, want one number of classes")
+    return sets
+
+
+def _own(p, y):
+    """The true class's probability, [N]."""
+    return p[np.arange(len(p)), y]
+
+
+def _non_members(retain, test, forget):
+    """The share of `forget` [n, features] that an SVC fitted to the other two takes for the like of `test`."""
+    from sklearn.svm import SVC  # here, because it takes a second to import and the command line needs none of it
+
+    member = np.repeat([1, 0], [len(retain), len(test)])
+    attack = SVC(kernel="rbf", C=3, gamma="auto").fit(np.concatenate([retain, test]), member)
+    return float((attack.predict(forget) == 0).mean())

@@ -60,8 +60,25 @@ def truth_ratio(paraphrased_loss, perturbed_losses) -> np.ndarray:
 
 
 def truth_score(ratio) -> np.ndarray:
-    """max(0, 1 - R) of truth ratios R [n], the form in which they enter the utility: 1 is good. Returns [n]."""
+    """max(0, 1 - R) of truth ratios R [n], the form in which they enter the utility: 1 is good. Returns [n].
+
+    open-unlearning's aggregator "true_better" is its mean.
+    """
     return np.maximum(0, 1 - checks.real("ratio", ratio, "N"))
+
+
+def truth_closeness(ratio) -> np.ndarray:
+    """min(R, 1/R) of truth ratios R [n] > 0: 1 where right and wrong answers are as likely. Returns [n].
+
+    The form in which TOFU's released code reports the forget set, and open-unlearning, whose aggregator
+    "closer_to_1_better" is its mean up to the 1e-10 that it adds to R in 1/R. It calls a model that prefers wrong
+    answers as far from forgetting as one that prefers the right one; `forget_quality` compares with a retrained
+    model instead.
+    """
+    ratio = checks.real("ratio", ratio, "N")
+    if ratio.min() <= 0:
+        raise ValueError(f"ratio: got {ratio.min()}, want numbers above 0")
+    return np.minimum(ratio, 1 / ratio)
 
 
 def forget_quality(unlearned_truth_ratio, retain_truth_ratio) -> tuple[float, float]:

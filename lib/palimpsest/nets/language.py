@@ -77,16 +77,21 @@ def output_embedding(model: nn.Module) -> torch.Tensor:
     hidden states before: the first call compares with the model's own logits.
     """
     head = model.get_output_embeddings()
-    if head is None or getattr(head, "bias", None) is not None or (model not in PROBED and not _plain(model, head)):
+    plain = head is not None and getattr(head, "bias", None) is None
+    if plain and model not in PROBED:
+        plain = _plain(model, head)
+        if plain:
+            PROBED.add(model)
+    if plain is False:
         kind = type(model).__name__
         raise ValueError(f"model: got a {kind}, want one whose logits are hidden states times an embedding alone")
-    PROBED.add(model)
     return head.weight
 
 
 @torch.no_grad()
-def _plain(model: nn.Module, head: nn.Module) -> bool:
-    """Whether what enters the output embedding is what the decoder gave, and what leaves it are the logits.
+def _plain(model: nn.Module, head: nn.Module) -> bool | None:
+    """Whether what enters the output embedding is what the decoder gave, and what leaves it are the logits; None
+    where they are not finite, and so do not show it: operations refuse them by themselves.
 
     The embedding is given random states instead, so large that a soft cap shows whatever the weights are.
     """
@@ -115,6 +120,8 @@ def _plain(model: nn.Module, head: nn.Module) -> bool:
             module.training = mode
     if len(entered) != 1 or logits.shape != (1, 1, len(weight)):
         return False
+    if not (largest.isfinite() and entered[0].isfinite().all()):
+        return None
     # A part of a model (`nets.part`) is called whole, past its own decoder, and gives nothing here.
     rounding = 4 * LARGE * max(torch.finfo(weight.dtype).eps, 1e-3)
     return all(torch.equal(one, entered[0]) for one in given) and bool(

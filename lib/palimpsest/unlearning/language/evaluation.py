@@ -72,6 +72,22 @@ def predicted_tokens(model: nn.Module, encoded: Encoded) -> Tensor:
     return _by_batch(model, encoded, predict, IGNORED)
 
 
+def logprob_moments(model: nn.Module, encoded: Encoded) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of ln p(k) over tokens k drawn from the model's own distribution, at each position
+    whose label counts: [N, T] each on the CPU, in nats, 0 elsewhere. For `text_membership.min_k_plus_plus`."""
+
+    def moments(model, batch):
+        counted = batch.labels != IGNORED
+        logs = (language.hidden(model, batch.ids)[counted] @ language.output_embedding(model).T).log_softmax(1)
+        p = logs.exp()
+        mean = (p * logs).sum(1, keepdim=True)
+        deviation = (p * (logs - mean).square()).sum(1, keepdim=True).sqrt()
+        found = torch.cat([mean, deviation], 1)
+        return found.new_zeros(*batch.labels.shape, 2).masked_scatter(counted[..., None], found)
+
+    return _by_batch(model, encoded, moments).unbind(2)
+
+
 @torch.no_grad()
 def generate(
     model: nn.Module,
@@ -189,7 +205,7 @@ def _greedy(model, prompts, stops, most) -> list[list[int]]:
 
 @torch.no_grad()
 def _by_batch(model, encoded, function, fill=0) -> Tensor:
-    """`function(model, batch)` [n, t] of all batches below each other, on the CPU, `fill` at the right to width T."""
+    """`function(model, batch)` [n, t, ...] of all batches below each other, on the CPU, with `fill` to width T."""
     # Columns beyond a row's last label feed no prediction that counts; rows of like width share a batch.
     columns = torch.arange(1, encoded.labels.shape[1] + 1)
     widths = ((encoded.labels.cpu() != IGNORED) * columns).amax(1)
@@ -198,7 +214,9 @@ def _by_batch(model, encoded, function, fill=0) -> Tensor:
         for rows in order.split(BATCH):
             width = int(widths[rows].max())
             batch = Encoded(encoded.ids[rows, :width], encoded.labels[rows, :width]).to(model.device)
-            parts.append(F.pad(function(model, batch).cpu(), (0, len(columns) - width), value=fill))
+            found = function(model, batch).cpu()
+            further = found.new_full((len(rows), len(columns) - width, *found.shape[2:]), fill)
+            parts.append(torch.cat([found, further], 1))
     return torch.cat(parts)[order.argsort()]
 
 

@@ -3,9 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from palimpsest.checks import require_number
+from palimpsest.nets import language
+from palimpsest.nets.language import Encoded
 from palimpsest.unlearning.language.task import Batch, Gradients, Task
 from palimpsest.unlearning.language.update import Update
 
@@ -71,3 +75,26 @@ def token_mean_loss(task: Task, batch: Batch) -> Tensor:
 def sequence_loss(task: Task, batch: Batch) -> Tensor:
     """Summed loss of each answer, in nats, [B]."""
     return -task.logprobs(batch).sum(1)
+
+
+def answer_logits(task: Task, batch: Batch) -> Tensor:
+    """The model's logits where the batch's answer tokens are predicted, [tokens, V], row after row."""
+    return F.linear(task.hidden(batch)[batch.counted], language.output_embedding(task.model))
+
+
+@torch.no_grad()
+def keep_given(task: Task, name: str, encoded: Encoded, rows: Tensor) -> None:
+    """Keep, under `name`, what `given_logits` needs of these rows; for `begin`.
+
+    That is hidden states in place of logits: D numbers per token and not V.
+    """
+    for part in rows.split(task.batch_size):
+        batch = task.batch(encoded, part)
+        for row, own, counted in zip(part.tolist(), task.hidden(batch), batch.counted, strict=True):
+            task.cache[f"{name}.{row}"] = own[counted]
+    task.cache["embedding"] = language.output_embedding(task.model).detach().clone()
+
+
+def given_logits(task: Task, name: str, batch: Batch) -> Tensor:
+    """`answer_logits` of the model as it was given, for rows that were kept under `name`."""
+    return F.linear(torch.cat([task.cache[f"{name}.{row}"] for row in batch.rows.tolist()]), task.cache["embedding"])

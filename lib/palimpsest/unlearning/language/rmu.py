@@ -38,9 +38,7 @@ class RMU(Objective):
         layers = decoder_layers(task.model)
         if self.layer is not None and not 0 <= self.layer < len(layers):
             raise ValueError(f"layer: got {self.layer}, want 0 to {len(layers) - 1}")
-        # Only the rows that the run will draw: a large retain set would not fit.
-        rows = torch.cat([task.retain_rows(epoch) for epoch in range(task.epochs)]).unique()
-        for part in rows.split(task.batch_size):
+        for part in task.drawn.split(task.batch_size):
             batch = task.batch(task.retain, part)
             with torch.no_grad():
                 written = self.activations(task, batch)

@@ -95,6 +95,11 @@ class Task:
         order = torch.cat([torch.randperm(rows, generator=self.generator("retain", turn)) for turn in turns])
         return order[first % rows :][:draws]
 
+    @property
+    def drawn(self) -> Tensor:
+        """The retain rows that the run will draw, in order: a large set whole would not fit into `cache`."""
+        return torch.cat([self.retain_rows(epoch) for epoch in range(self.epochs)]).unique()
+
     def batches(self, epoch: int) -> Iterator[tuple[Batch, Batch]]:
         """(forget, retain) of each update: once over the forget set, as many retain rows beside it."""
         orders = epoch_order(len(self.forget), self.seed, epoch), self.retain_rows(epoch)

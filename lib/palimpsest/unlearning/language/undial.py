@@ -7,8 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from palimpsest.checks import require_number
-from palimpsest.nets import language
-from palimpsest.unlearning.language.method import Objective
+from palimpsest.unlearning.language.method import Objective, answer_logits, given_logits, keep_given
 from palimpsest.unlearning.language.task import Batch, Task
 
 
@@ -29,20 +28,11 @@ class Undial(Objective):
         super().__post_init__()
         require_number("beta", self.beta)
 
-    @torch.no_grad()
     def begin(self, task: Task) -> None:
-        """Keeps hidden states in place of logits: D numbers per token and not V."""
-        for batch in task.whole(task.forget):
-            states = task.hidden(batch)
-            for row, own, counted in zip(batch.rows.tolist(), states, batch.counted, strict=True):
-                task.cache[f"states.{row}"] = own[counted]
-        task.cache["embedding"] = language.output_embedding(task.model).detach().clone()
+        keep_given(task, "states", task.forget, torch.arange(len(task.forget)))
 
     def forget_loss(self, task: Task, batch: Batch) -> Tensor:
-        counted = batch.counted
-        before = [task.cache[f"states.{row}"] for row in batch.rows.tolist()]
-        teacher = F.linear(torch.cat(before), task.cache["embedding"])
-        tokens = batch.encoded.labels[counted][:, None]
+        teacher = given_logits(task, "states", batch)
+        tokens = batch.encoded.labels[batch.counted][:, None]
         teacher = teacher.scatter_add(1, tokens, teacher.new_full(tokens.shape, -self.beta))
-        logits = F.linear(task.hidden(batch)[counted], language.output_embedding(task.model))
-        return F.cross_entropy(logits, teacher.softmax(-1))
+        return F.cross_entropy(answer_logits(task, batch), teacher.softmax(-1))
