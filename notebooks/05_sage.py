@@ -374,24 +374,37 @@ stepper.show(picture, decoding.policies["sage"]())
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: how often the drafter's likeliest token is the target's, by confidence at that token, for drafters of five strengths; dotted: equality. Right: rank correlation of the confidence with the accepted length of the fixed tree, at the root of the same round and at that of the round before, which is the one that SAGE uses; mean and 95 % interval over seeds.", "name": "fig-sage-signal"}, "image": {"alt": "Left a line plot of reliability of the confidence, right an interval plot of rank correlations."}}
 figure = draw.signal(results) if profile != "smoke" else None
 # %% [markdown]
-# SIGNAL
+# At a token, confidence separates right guesses from wrong ones with every drafter; the probability of the likeliest candidate,
+# which every drafter has at hand, separates them slightly better still (reasons of `sage-entropy-signal`). At the root of a
+# *tree* it says less (right, first group): a path of eight levels passes through eight distributions, and the first tells little
+# of the others. And SAGE shapes a tree by what was drafted *before*, which tells next to nothing of this round (second group).
+# That can only help if confidence has a memory:
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Correlation of the confidence with itself, by lag in SAGE's rounds (left) and in tokens (right), minus its mean over random orders of each text; mean and 95 % interval over seeds. What lies on zero cannot be looked ahead to.", "name": "fig-sage-memory"}, "image": {"alt": "Two plots of autocorrelation against lag for five drafters."}}
 figure = draw.memory(results) if profile != "smoke" else None
 # %% [markdown]
-# MEMORY
+# From one token to the next there is a memory, clear with the surer drafters and faint with the others; two tokens on it is gone,
+# in texts whose sentences are made of a free choice and the words that follow from it. From one of SAGE's rounds to the next
+# nothing of use is left. A round moves the text on by several tokens, and the next begins behind the target's own word, most
+# often one that the drafter did not expect.
 #
 # ### Equal budgets
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Accepted drafts per round against the nodes that a round verifies on average, one panel per drafter, named by the share of tokens that it guesses. Lines: the most nodes allowed run from 4 to 64, with up to 8 levels; single points: SpecVLM's tree, and for the chapter's drafter the two that must be decoded. Mean and 95 % interval over seeds. Adapting pays where SAGE's line lies above the static tree's.", "name": "fig-sage-nodes"}, "image": {"alt": "Five panels of accepted length against tree size for four policies."}}
 figure = draw.curves(results, "nodes")
 # %% [markdown]
-# NODES
+# **At no size does adapting beat a fixed shape.** The static tree lies above SAGE wherever both stand. SAGE as stated stops
+# where its threshold cuts, far below the nodes it may have: allowing more changes nothing, and its line ends early. Tuning opens
+# the threshold, and the line goes on to the right, below the static one. EAGLE-2's and OPT-Tree's trees, which adapt by each
+# node's own distribution, are level with the static tree or above it. The two are not far apart, since a fitted tree knows already how
+# often each rank is right.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Accepted drafts per round against the levels allowed, from 2 to 8, with up to 64 nodes; panels as before.", "name": "fig-sage-depth"}, "image": {"alt": "Five panels of accepted length against depth for four policies."}}
 figure = draw.curves(results, "depth")
 # %% [markdown]
-# DEPTH
+# The surer the drafter, the more depth pays. Where most guesses are right, each level allowed adds to the accepted path up to the
+# last; where a third or more are wrong, five levels have nearly all of it, and what helps is width. (SAGE's first round has its
+# start tree of 25 nodes and 5 levels, whatever is allowed.)
 
 # %% tags=["hide-input"]
 figures.table(tables.budgets(results))
@@ -400,19 +413,29 @@ figures.table(tables.budgets(results))
 # `cost per token` counts the forwards of both models at their recorded cost by number of rows, in forwards of the target over one
 # row; plain decoding costs 1. Both prefills and the host's work are left out, on all sides alike.
 #
-# BUDGETS
+# **What the paper credits to adapting is depth.** SpecVLM's tree, the paper's comparison, has 25 nodes and ends at level 5, while
+# SAGE may go to level 8. Held to five levels, SAGE falls behind SpecVLM's tree; and a static tree with the same 25 nodes and eight
+# levels is ahead of SAGE as stated by more than a token a round. A chain of 8 guesses, which adapts to nothing, has more accepted than
+# SAGE as stated, too.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "SAGE's accepted drafts (left) and nodes (right) per round by the constant of its threshold, 0.1 in the paper, for five drafters; mean and 95 % interval over seeds.", "name": "fig-sage-threshold"}, "image": {"alt": "Two line plots against the threshold's constant."}}
 figure = draw.threshold(results)
 # %% [markdown]
-# THRESHOLD
+# The paper's 0.1 cuts early: a smaller constant has more nodes drafted and more of them accepted, with every drafter. With the
+# sure ones a few more nodes do it, with the weak ones the tree grows several times as large for one more accepted draft.
 #
 # ### Three switches, and what the paper leaves open
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Accepted drafts per round minus those of SAGE as stated, within seeds, mean and 95 % interval. Left: its three ideas switched off one at a time, by drafter; left of zero the idea helps. Right: other readings of the paper, with the chapter's drafter; right of zero they do better than ours. The last three are decoded.", "name": "fig-sage-switches"}, "image": {"alt": "Two interval plots of variants of SAGE against the variant as stated."}}
 figure = draw.switches(results)
 # %% [markdown]
-# SWITCHES
+# **Of the three ideas none lengthens the accepted path, and one saves work where the drafter is weak.** Without look-ahead, that is,
+# shaped by the confidence at its own root, the tree does better: by then the old confidence is out of date, as the figure of memory
+# shows. A constant width in the place of the inverse one changes next to nothing. History never acts with the sure drafters, since more
+# than 3 drafts are accepted on average and the cap stays where it starts. With the weak ones it lowers the depth; that costs
+# some accepted drafts, and saves the drafter's forwards for levels that are seldom reached. On the right, what matters is where the
+# tree takes its probabilities from: grown from each node's own distribution, with the threshold on each token, SAGE gains most, and
+# that is the step towards EAGLE-2 and OPT-Tree.
 #
 # ### Sampling, and drafters without a model
 #
@@ -423,7 +446,8 @@ figure = draw.switches(results)
 figures.table(tables.decoded(results))
 
 # %% [markdown]
-# OTHERS
+# The order stays as it was: the trees that are grown from each node's own distribution and the static tree with SAGE's
+# allowance are ahead of SAGE. Drafters without a model find little to copy in texts whose every sentence is new.
 #
 # ### Longer texts, and less picture
 
@@ -432,7 +456,10 @@ figure = draw.by_length(results) if profile != "smoke" else None
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Accepted length that is left when the drafter does without a share of the picture's tokens, by rule and share, mean and 95 % interval over seeds; dotted: the bounds of the claim. The target's attention is SpecVLM's rule; random choice is the control.", "name": "fig-sage-pruning"}, "image": {"alt": "Interval plot of the accepted length left for six ways of pruning."}}
 figure = draw.pruned(results) if profile != "smoke" else None
 # %% [markdown]
-# PRUNING
+# The gain over SpecVLM's tree does not grow with the text: nothing in the method knows the length but a history of ten rounds.
+# The paper's texts are up to 25 times as long. And this drafter does need its picture: with a fifth or a tenth of the tokens left
+# about a tenth of the accepted length is lost. Whose attention chooses them hardly matters, and chance does as well, since
+# 49 tokens of a 28-pixel picture are not the thousands of a video, most of which repeat each other.
 #
 # ### What it costs in seconds
 #
@@ -446,7 +473,14 @@ figure = draw.verify_cost(recorded)
 bench = pd.read_csv(paths.DATA / "bench" / "decoding.cpu.csv")
 figure = draw.times(bench)
 # %% [markdown]
-# SPEED
+# **Speculation pays here; which tree it is matters little.** Every policy with the model drafter beats plain decoding, by this
+# decoder and by transformers' own `generate`. Between most shapes the intervals overlap: a wide tree has more accepted and pays
+# for it in both models' forwards, and the two nearly cancel. The OPT-Tree-style policy is behind them, since choosing its nodes
+# takes time on the host after each of the drafter's forwards. The cost is not where equation 6 puts it. A forward over all nodes costs about
+# as much as two forwards of one row, while the drafter, called once per level, takes as long as the verification. So depth is dear and
+# width is cheap, and the small trees of SAGE and the chain are as fast as trees that have far more accepted. transformers'
+# assisted generation loses on models this small to what it does between the forwards; so does prompt lookup, which finds
+# nothing to copy.
 
 # %% tags=["hide-input"]
 real = Costs(pd.read_csv(paths.DATA / "bench" / "real_forwards.cpu.csv"))
@@ -455,7 +489,8 @@ figures.table(tables.speeds_of_both(results, bench))
 # %% [markdown]
 # The table puts the speed that counted forwards and their recorded cost give beside the wall clock of the same policies.
 #
-# CLOCK
+# The two agree within the clock's intervals, which are wide: two requests a seed. Counted over 400 pictures, with both models'
+# forwards at what they cost, differences of a few per cent can be told apart; `sage-faster` is judged by them.
 #
 # ### On a real language model
 #
@@ -580,8 +615,8 @@ print(
 # **The headline number.** The abstract's 3.36 is not the best cell of the paper's own table, which has 3.44. In all of its cells
 # SAGE may use 64 nodes and 8 levels, and the static trees 25 nodes and 5.
 #
-# **What this chapter cannot say.** Its target has a few million parameters and says what rules taught it. Its drafter is good,
-# and its texts are short beside the paper's thousand tokens. How a 72-billion-parameter model's confidence behaves on video is not
+# **What this chapter cannot say.** Its target has a few million parameters and says what rules taught it. Its weaker drafters are
+# one layer of the good one, and its texts are short beside the paper's thousand tokens. How a 72-billion-parameter model's confidence behaves on video is not
 # measured. A forward of our target costs about as much as its Python; what seconds show here is the shape of the trade-off.
 # Profile `study`, above, tries neither static caches nor CUDA graphs.
 #
