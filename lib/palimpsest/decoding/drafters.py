@@ -109,6 +109,16 @@ class ModelDrafter(Drafter):
         self._lines: dict[int, list[int]] = {-1: []}  # node -> rows of the nodes on its path, itself last
         return self._ranked(logits[-1:])[0]
 
+    def follow(self, tokens: Sequence[int]) -> list[Distribution]:
+        """After each of these tokens behind the committed ones, in one forward: what `start` would give if it were
+        the root. Nothing is committed."""
+        if not len(tokens):
+            return []
+        known = [min(token, self.vocabulary - 1) for token in tokens]
+        logits = self.decoder.extend(known, range(len(known)), np.tri(len(known), dtype=bool))
+        self.decoder.commit([])
+        return self._ranked(logits)
+
     def expand(self, drafted, nodes):
         pending = self.decoder.pending
         ancestors = np.zeros((len(nodes), pending + len(nodes)), dtype=bool)

@@ -16,7 +16,7 @@ REPEATS, REQUESTS = 3, 2
 
 
 def bench() -> dict[str, pd.DataFrame]:
-    """The two tables of `data/bench` by name: "decoding" and "verify_cost", on one thread."""
+    """The three tables of `data/bench` by name: "decoding", "verify_cost" and "real_forwards", on one thread."""
     torch.set_num_threads(1)
     arms = execute(PROFILE).arms | {"autoregressive": PLAIN}
     which, seeds = {name: arms[name] for name in cost.TIMED}, PROFILES[PROFILE].seeds
@@ -28,5 +28,9 @@ def bench() -> dict[str, pd.DataFrame]:
     environment = runs.environment()
     where = {name: environment[name] for name in ("cpu", "torch", "transformers", "commit") if name in environment}
     where |= {"threads": 1, "date": datetime.now(UTC).strftime("%Y-%m-%d")}
-    costs = pd.DataFrame(cost.forwards(PROFILE))
-    return {"decoding": pd.concat(tables).assign(**where), "verify_cost": costs.assign(**where)}
+    found = {
+        "decoding": pd.concat(tables),
+        "verify_cost": pd.DataFrame(cost.forwards(PROFILE)),
+        "real_forwards": cost.real_forwards(),
+    }
+    return {name: table.assign(**where) for name, table in found.items()}

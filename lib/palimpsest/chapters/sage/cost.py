@@ -5,19 +5,22 @@ A time is a property of a machine.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from palimpsest import decoding
 from palimpsest.chapters.sage.arms import Arm
 from palimpsest.chapters.sage.profiles import PROFILES
 from palimpsest.chapters.sage.requests import greedy
+from palimpsest.chapters.sage.results import Costs
 from palimpsest.chapters.shared import records
 from palimpsest.chapters.shared.profiles import choose
-from palimpsest.decoding import Decoder
+from palimpsest.decoding import Decoder, adapt
+from palimpsest.runs import paths
 
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """N of the verify-cost curve c(N)."""
@@ -25,6 +28,16 @@ TIMED = (
     *("autoregressive", "chain", "chain, cheapest", "specvlm", "static", "static, cheapest", "eagle2, cheapest"),
     *("opt_tree, cheapest", "sage", "sage, cheapest", "no look-ahead", "attention 0.8", "recycling", "lookup"),
 )
+REAL = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}
+"""The shape of SmolLM2-135M, the smallest model of real use that this book runs. How long a forward takes does not
+depend on the weights, so that they are drawn."""
 PEERS: dict[str, Callable[[Decoder], dict]] = {
     "transformers": lambda drafter: {},
     "transformers, assisted": lambda drafter: {"assistant_model": drafter.model},
@@ -33,13 +46,22 @@ PEERS: dict[str, Callable[[Decoder], dict]] = {
 """transformers' own decoding by name, with its options."""
 
 
+def recorded() -> Costs:
+    """What `palimpsest bench` recorded of the chapter's pair on one machine."""
+    return Costs(pd.read_csv(paths.DATA / "bench" / "verify_cost.cpu.csv"))
+
+
 def verify_cost(
-    pair: Sequence[Decoder], prompt: dict, rows: tuple[int, ...] = ROWS, repeats: int = 30, prefix: int = 128
+    models: Mapping[str, Decoder],
+    prompt: dict | list[int],
+    rows: tuple[int, ...] = ROWS,
+    repeats: int = 30,
+    prefix: int = 128,
 ) -> pd.DataFrame:
-    """Median seconds of one forward of N new rows behind `prefix` committed ones, `prompt` the first of them, of
-    target and drafter; the sizes take turns, so that a slow moment falls on all."""
+    """Median seconds of one forward of N new rows behind `prefix` committed ones, `prompt` the first of them, by
+    name; the sizes take turns, so that a slow moment falls on all. On a CPU they are those of this thread."""
     found = []
-    for model, decoder in zip(("target", "drafter"), pair, strict=True):
+    for model, decoder in models.items():
         decoder.prefill(prompt)
         filler = prefix - decoder.length
         decoder.extend([10] * filler, range(filler), np.tri(filler, dtype=bool))
@@ -49,9 +71,9 @@ def verify_cost(
             for n in rows:
                 star = np.eye(n, dtype=bool)
                 star[:, 0] = True
-                start = _now(decoder)
+                start = _own(decoder)
                 decoder.extend([10] * n, [0] + [1] * (n - 1), star)
-                seconds[n].append(_now(decoder) - start)
+                seconds[n].append(_own(decoder) - start)
                 decoder.commit([])
         found += [{"model": model, "rows": n, "seconds": statistics.median(s)} for n, s in seconds.items()]
     return pd.DataFrame(found)
@@ -95,7 +117,16 @@ def forwards(profile: str) -> list[dict]:
     """`verify_cost` of the pair "vision": c(N) of this device."""
     setting = choose(profile, PROFILES)
     prompt = setting.inputs("tuning", setting.tuning_seeds[0], setting.family.pairs["vision"][0])[0]
-    return verify_cost(vision(profile), prompt).to_dict("records")
+    models = dict(zip(("target", "drafter"), vision(profile), strict=True))
+    return verify_cost(models, prompt).to_dict("records")
+
+
+def real_forwards() -> pd.DataFrame:
+    """`verify_cost` of a model of the shape `REAL`, behind 512 tokens."""
+    config = LlamaConfig(**REAL, max_position_embeddings=2048, tie_word_embeddings=True)
+    with torch.random.fork_rng(devices=[]):
+        model = LlamaForCausalLM(config).eval()
+    return verify_cost({"SmolLM2-135M": adapt(model)}, [10] * 8, (1, 2, 12, 32, 64), repeats=5, prefix=512)
 
 
 def vision(profile: str) -> list[Decoder]:
@@ -111,11 +142,16 @@ def _now(decoder):
     return time.perf_counter()
 
 
+def _own(decoder):
+    """The clock of this thread on a CPU, so that what else the machine does is not counted; else `_now`."""
+    return time.thread_time() if decoder.model.device.type == "cpu" else _now(decoder)
+
+
 def _ours(pair, arm, one, seed, most):
     target, drafter = pair
     out = decoding.generate(
         target,
-        arm.make_drafter(drafter),
+        arm.make_drafter(target, drafter),
         one,
         policy=arm.make_policy(),
         max_new_tokens=most,

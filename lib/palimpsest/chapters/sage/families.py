@@ -17,18 +17,13 @@ class Family(Protocol):
         """By pair the names of its models, target and drafter."""
 
     def prepare(self) -> None:
-        """Train what is still to be trained, here and not in the workers."""
+        """Train what is still to be trained, here and not in the workers. ValueError where a model is missing."""
 
     def decoder(self, model: str) -> Decoder:
         """The model of this name, ready for tree decoding."""
 
     def inputs(self, model: str, asked: Split) -> list[dict[str, torch.Tensor]]:
         """What `decoding.generate` takes, one mapping per picture: a long description is asked for."""
-
-    def price(self, pair: str) -> float:
-        """A drafter's forward as a share of the target's: their layers' ratio, the same on every machine.
-
-        ValueError where a model is missing."""
 
     def quality(self) -> dict[str, float | None]:
         """`pair_quality.quality` of the pair "vision" on held-out pictures; None for a share of nothing."""

@@ -8,13 +8,12 @@ from matplotlib.figure import Figure
 from palimpsest import figures, ledger
 from palimpsest.chapters.sage import measures
 from palimpsest.chapters.sage.arms import PRUNING, READINGS, SWITCHES
-from palimpsest.chapters.sage.claims import NAMES, left_by, speed, taus
+from palimpsest.chapters.sage.claims import NAMES, ahead, left_by, speed, taus
 from palimpsest.chapters.sage.requests import CANDIDATES
 from palimpsest.chapters.sage.results import Results, size
 from palimpsest.figures import COLOURS
-from palimpsest.metrics.statistics import estimate, paired
+from palimpsest.metrics.statistics import estimate
 
-SHORT = {"chain": "chain", "specvlm": "SpecVLM", "static": "static", "eagle2": "EAGLE-2", "opt_tree": "OPT-Tree"}
 STAGES = {"verify": COLOURS[0], "draft": COLOURS[1], "tree": COLOURS[3], "rest": COLOURS[7]}
 
 
@@ -32,7 +31,7 @@ def lemma(results: Results, count: int = 3000) -> Figure:
         p = table / table.sum(1, keepdims=True)
         p = np.maximum(p, 1e-300)
         axis.scatter(1 + (p * np.log(p)).sum(1) / np.log(CANDIDATES), p.max(1), **style)
-    drafts = results.followed[results.followed.pair == "vision"]
+    drafts = results.held[results.held.pair == "vision"].iloc[::10]
     axis.scatter(drafts.alpha, drafts["first"], s=4, color=COLOURS[0], label="this drafter's distributions")
     alpha = np.linspace(0, 1, 100)
     axis.plot(alpha, (1 + alpha * (CANDIDATES - 1)) / CANDIDATES, color=COLOURS[3], label="Lemma 4.3 as stated")
@@ -42,93 +41,139 @@ def lemma(results: Results, count: int = 3000) -> Figure:
     return figure
 
 
+def strengths(results: Results) -> dict[str, tuple[str, str]]:
+    """By pair its colour and its name, the share of tokens that the drafter guesses; the surest first."""
+    agreement = sorted(results.agreement.items(), key=lambda entry: -entry[1])
+    return {pair: (COLOURS[i], f"{share:.0%}") for i, (pair, share) in enumerate(agreement)}
+
+
+def _line(axis, x, found, **style) -> None:
+    errors = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
+    axis.errorbar(x, [e.mean for e in found], yerr=errors, capsize=2, **style)
+
+
 def signal(results: Results) -> Figure:
-    """Left: how often the drafter's likeliest token is right, by confidence. Right: accepted length by confidence."""
+    """Left: how often the drafter's likeliest token is right, by confidence. Right: rank correlation of confidence
+    with the accepted length, of this round's tree and of the next."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.6))
-    table = measures.reliability(results)
-    left.plot(table.alpha, table.hit, "o-", color=COLOURS[0])
+    for place, (pair, (colour, name)) in enumerate(strengths(results).items()):
+        table = measures.reliability(results, pair)
+        table = table[table.n >= 20]
+        left.plot(table.alpha, table.hit, "o-", color=colour, markersize=4, label=name)
+        rounds = measures.rounds(results, measures.named("static", pair))
+        found = [estimate(measures.correlation(rounds, column)) for column in ("alpha", "before")]
+        _line(right, np.arange(2) + 0.08 * (place - 2), found, fmt="o", color=colour)
     left.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":")
-    left.set(xlabel="confidence α at a token", ylabel="drafter's likeliest token accepted", ylim=(0, 1.03))
-    rounds = measures.rounds(results, "static")
-    for column, colour, label in (
-        ("alpha", COLOURS[0], "of this round"),
-        ("before", COLOURS[1], "of the round before"),
-    ):
-        known = rounds.dropna(subset=column)
-        fifth = known.groupby(pd.qcut(known[column], 5, duplicates="drop"), observed=True)
-        centre, mean, error = fifth[column].mean(), fifth.accepted.mean(), 1.96 * fifth.accepted.sem()
-        right.errorbar(centre, mean, yerr=error, fmt="o-", capsize=2, color=colour, label=label)
-    right.set(xlabel="confidence α at the root", ylabel="accepted drafts in the round")
-    right.legend(fontsize="small", title="α")
+    left.set(xlabel="confidence α at a token", ylabel="drafter's likeliest token is right", ylim=(0, 1.03))
+    left.legend(fontsize="small", title="guessed rightly")
+    right.axhline(0, color="0.35", linewidth=1)
+    right.set_xticks([0, 1], ["α at this root", "α at the root before"])
+    right.set(ylabel="rank correlation with accepted drafts", xlim=(-0.5, 1.5))
     figure.tight_layout()
     return figure
 
 
 def memory(results: Results) -> Figure:
-    """Autocorrelation of alpha by lag, in rounds and in tokens, with the shuffled control."""
+    """Autocorrelation of alpha by lag, in SAGE's rounds and in tokens, minus its mean over random orders."""
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.4), sharey=True)
     for axis, unit in zip(axes, ("round", "token"), strict=True):
-        table = measures.memories(results, unit)
-        for column, colour, label in (("memory", COLOURS[0], "as drafted"), ("shuffled", "0.6", "shuffled")):
-            lags = [(lag, estimate(part[column])) for lag, part in table.groupby("lag") if len(part) > 1]
-            mean = [e.mean for _, e in lags]
-            errors = [[e.mean - e.low for _, e in lags], [e.high - e.mean for _, e in lags]]
-            axis.errorbar([lag for lag, _ in lags], mean, yerr=errors, fmt="o-", capsize=2, color=colour, label=label)
+        for pair, (colour, name) in strengths(results).items():
+            table = measures.memories(results, unit, pair)
+            table = table.assign(above=table.memory - table.null)
+            lags = [(lag, estimate(part.above)) for lag, part in table.groupby("lag") if len(part) > 1]
+            _line(
+                axis, [lag for lag, _ in lags], [e for _, e in lags], fmt="o-", markersize=4, color=colour, label=name
+            )
         axis.axhline(0, color="0.35", linewidth=1)
         axis.set(xlabel=f"lag in {unit}s")
-    axes[0].set(ylabel="correlation of α with itself")
-    axes[1].legend(fontsize="small")
+    axes[0].set(ylabel="correlation of α, above random order")
+    axes[1].legend(fontsize="small", title="guessed rightly")
     figure.tight_layout()
     return figure
 
 
-def budgets(results: Results) -> Figure:
-    """Accepted drafts per round against nodes per round, every policy; intervals over seeds."""
-    figure, axis = plt.subplots(figsize=(7.6, 4.4))
-    groups = {
-        "64 nodes, 8 levels": (["static", "eagle2", "opt_tree", "chain"], "o"),
-        "SAGE's mean size": (["static, small", "eagle2, small", "opt_tree, small"], "s"),
-        "SAGE": (["sage", "sage, tuned"], "*"),
-        "SpecVLM's 25 nodes": (["specvlm"], "D"),
-    }
-    colours = {"chain": COLOURS[7], "static": COLOURS[0], "eagle2": COLOURS[1], "opt_tree": COLOURS[4]}
-    colours |= {"sage": COLOURS[3], "specvlm": "black"}
-    in_legend = ("static", "eagle2", "opt_tree")
-    for label, (arms, marker) in groups.items():
-        for arm in arms:
-            e, nodes = estimate(taus(results, arm)), results.by_seed(arm, size).mean()
-            policy = results.arms[arm].policy
-            colour = colours[policy]
-            axis.errorbar(
-                nodes,
-                e.mean,
-                yerr=[[e.mean - e.low], [e.high - e.mean]],
-                fmt=marker,
-                capsize=2,
-                color=colour,
-                markersize=11 if marker == "*" else 6,
-            )
-            text = {"sage": "SAGE", "sage, tuned": "SAGE, tuned"}.get(arm, SHORT.get(policy))
-            # Where many stand at one size, the colour names them.
-            if policy not in in_legend:
-                offset = (7, 5) if policy == "chain" else (7, -11)  # below it stand others
-                axis.annotate(text, (nodes, e.mean), xytext=offset, textcoords="offset points", fontsize=8)
-        axis.plot([], [], marker, color="0.4", label=label)
-    for policy in in_legend:
-        axis.plot([], [], "_", color=colours[policy], markersize=10, markeredgewidth=3, label=SHORT[policy])
-    axis.set(xlabel="drafted nodes that the target verifies, per round", ylabel="accepted drafts per round τ")
-    axis.margins(x=0.12)
-    axis.legend(fontsize="small", loc="lower right")
+POLICY = {
+    "static": (COLOURS[0], "static tree, fitted"),
+    "chain": (COLOURS[7], "chain"),
+    "sage": (COLOURS[3], "SAGE as stated"),
+    "sage, tuned": (COLOURS[1], "SAGE, tuned"),
+}
+
+
+def curves(results: Results, axis_of: str) -> Figure:
+    """Accepted drafts per round against the "nodes" that a round has on average or the "depth" that it may have, one
+    panel per drafter; decoded policies as single points."""
+    pairs = strengths(results)
+    figure, panels = plt.subplots(1, len(pairs), figsize=(2.3 * len(pairs), 3.3), sharey=False)
+    for panel, (pair, (_, name)) in zip(np.atleast_1d(panels), pairs.items(), strict=True):
+        part = results.curves[(results.curves.pair == pair) & (results.curves.axis == axis_of)]
+        for policy, (colour, label) in POLICY.items():
+            own = [(value, rows) for value, rows in part[part.policy == policy].groupby("value")]
+            if own:
+                x = [rows.nodes.mean() if axis_of == "nodes" else value for value, rows in own]
+                found = [estimate(rows.tau) for _, rows in own]
+                _line(panel, x, found, fmt="o-", markersize=3, linewidth=1, color=colour, label=label)
+        if axis_of == "nodes":
+            points = {measures.named("specvlm", pair): "D"}
+            if pair == "vision":
+                points |= dict.fromkeys(("eagle2", "eagle2, small", "opt_tree", "opt_tree, small"), "^")
+            for arm, marker in points.items():
+                colour = {"specvlm": "black", "eagle2": COLOURS[4], "opt_tree": COLOURS[2]}[results.arms[arm].policy]
+                x, e = results.by_seed(arm, size).mean(), estimate(taus(results, arm))
+                _line(panel, [x], [e], fmt=marker, markersize=5, color=colour)
+        panel.set(title=f"{name} guessed", xlabel="nodes per round" if axis_of == "nodes" else "levels allowed")
+    first = np.atleast_1d(panels)[0]
+    first.set(ylabel="accepted drafts per round τ")
+    handles, labels = first.get_legend_handles_labels()
+    if axis_of == "nodes":
+        for label, marker, colour in (
+            ("SpecVLM", "D", "black"),
+            ("EAGLE-2-style", "^", COLOURS[4]),
+            ("OPT-Tree-style", "^", COLOURS[2]),
+        ):
+            handles += first.plot([], [], marker, color=colour)
+            labels.append(label)
+    figure.legend(handles, labels, fontsize="small", loc="lower center", ncols=len(labels), frameon=False)
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    return figure
+
+
+def threshold(results: Results) -> Figure:
+    """SAGE's accepted drafts and nodes by the constant of its threshold, for every drafter."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4))
+    part = results.curves[results.curves.axis == "scale"]
+    values = sorted(part.value.unique(), reverse=True)
+    for pair, (colour, name) in strengths(results).items():
+        own = part[part.pair == pair].set_index("value")
+        for axis, column in ((left, "tau"), (right, "nodes")):
+            found = [estimate(own.loc[value, column]) for value in values]
+            _line(axis, range(len(values)), found, fmt="o-", markersize=4, color=colour, label=name)
+    for axis, label in ((left, "accepted drafts per round τ"), (right, "nodes per round")):
+        axis.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        axis.set(xlabel="constant of the threshold (the paper's: 0.1)", ylabel=label)
+    right.legend(fontsize="small", title="guessed rightly")
+    figure.tight_layout()
     return figure
 
 
 def switches(results: Results) -> Figure:
-    """What each of SAGE's ideas and each other reading changes: accepted drafts per round, within seeds."""
-    figure, axis = plt.subplots(figsize=(7.6, 4.0))
-    differences = {name: paired(taus(results, name), taus(results, "sage")) for name in (*SWITCHES, *READINGS)}
-    figures.forest(axis, differences)
-    axis.axhline(len(READINGS) - 0.5, color="0.6", linestyle=":", linewidth=1)
-    axis.set(xlabel="accepted drafts per round, minus SAGE as stated")
+    """What each of SAGE's ideas changes, by drafter, and each other reading: accepted drafts per round, within
+    seeds."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.0))
+    for place, (pair, (colour, label)) in enumerate(strengths(results).items()):
+        own = [ahead(results, measures.named("sage", pair), measures.named(name, pair)) for name in SWITCHES]
+        errors = [[e.mean - e.low for e in own], [e.high - e.mean for e in own]]
+        y = np.arange(len(own)) + 0.1 * (place - 2)
+        left.errorbar(
+            [e.mean for e in own], y, xerr=errors, fmt="o", capsize=2, color=colour, label=label, markersize=4
+        )
+    left.axvline(0, color="0.35", linewidth=1)
+    left.set_yticks(range(len(SWITCHES)), SWITCHES)
+    left.invert_yaxis()
+    left.legend(fontsize="small", title="guessed rightly")
+    figures.forest(right, {name: ahead(results, "sage", name) for name in READINGS})
+    for axis in (left, right):
+        axis.set(xlabel="accepted drafts per round, minus SAGE as stated")
     figure.tight_layout()
     return figure
 
@@ -136,7 +181,7 @@ def switches(results: Results) -> Figure:
 def by_length(results: Results) -> Figure:
     """SAGE's gain in accepted length by generation length."""
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
-    for rival, colour in (("specvlm", "black"), ("static", COLOURS[0]), ("eagle2", COLOURS[1])):
+    for rival, colour in (("specvlm", "black"), ("static", COLOURS[0]), ("chain", COLOURS[7])):
         gains = measures.length_gain(results, "sage", rival).dropna()
         found = [estimate(gains[n]) for n in gains]
         errors = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
@@ -152,19 +197,17 @@ def by_length(results: Results) -> Figure:
 
 
 def pruned(results: Results) -> Figure:
-    """Accepted length left by the share of visual tokens that the drafter does without."""
+    """Accepted length left by rule and share of visual tokens dropped."""
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
-    for by, colour, shift in zip(PRUNING, (COLOURS[0], COLOURS[2], "0.5"), (0, 0.004, -0.004), strict=True):
-        arms = {name: arm for name, arm in results.arms.items() if arm.drafter == by}
-        found = [left_by(results, name) for name in arms]
-        errors = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
-        ratios = [arm.ratio + shift for arm in arms.values()]
-        axis.errorbar(ratios, [e.mean for e in found], yerr=errors, fmt="o-", capsize=2, color=colour, label=by)
-    axis.axhline(100, color="0.35", linewidth=1)
+    arms = [name for name, arm in results.arms.items() if arm.drafter in PRUNING]
+    figures.forest(axis, {name: left_by(results, name) for name in arms})
     wanted = ledger.claims()["sage-pruning"]
-    axis.axhline(wanted.bar - wanted.margin, color="0.6", linewidth=1, linestyle=":")
-    axis.set(xlabel="share of the picture's tokens dropped in the drafter", ylabel="accepted length left, %")
-    axis.legend(fontsize="small")
+    for side in (-1, 1):
+        axis.axvline(wanted.bar + side * wanted.margin, color="0.6", linewidth=1, linestyle=":")
+    axis.axvline(100, color="0.35", linewidth=1)
+    low = min(left_by(results, name).low for name in arms)
+    axis.set(xlabel="accepted length left, %", xlim=(min(low, 94) - 1, 106))
+    figure.tight_layout()
     return figure
 
 

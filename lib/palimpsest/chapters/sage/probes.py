@@ -13,10 +13,12 @@ from palimpsest.chapters.shared.profiles import choose
 from palimpsest.training import seeds
 
 FAMILIES = {"vision": "LLaVA-OneVision, trained", "text": "Llama, trained", "random": "Qwen2.5-VL, random weights"}
+TRAINED = {"vision": ("target", "drafter"), "text": ("text-target", "text-drafter")}
+"""Of the trained families, target and drafter among the shipped models."""
 POLICIES = ("autoregressive", "chain", "entropy_chain", "static", "sage", "eagle2", "opt_tree")
 """Of `decoding.policies`, each with its own defaults."""
 TEMPERATURES = (0.0, 1.0)
-REQUESTS = 2
+REQUESTS = 1
 VOCABULARY = 60
 """Of the random family."""
 
@@ -62,10 +64,10 @@ def jobs(profile: str) -> list[dict]:
     ]
 
 
-def _trained(profile, seed, pair):
-    names, count = SHIPPED.pairs[pair], choose(profile, PROFILES).requests
+def _trained(profile, seed, family):
+    names = TRAINED[family]
     target, drafter = (SHIPPED.decoder(name, torch.float64) for name in names)
-    asked = SHIPPED.inputs(names[0], pictures("evaluation", seed, count))[:REQUESTS]
+    asked = SHIPPED.inputs(names[0], pictures("evaluation", choose(profile, PROFILES).seeds.index(seed), REQUESTS))
     return target, drafter, [_double(one) for one in asked]
 
 

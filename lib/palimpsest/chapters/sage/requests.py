@@ -1,7 +1,7 @@
-"""The requests of the SAGE experiment, and what plain decoding and a drafter make of one.
+"""The requests of the SAGE experiment, and what transformers itself says to one.
 
-A request is a picture of the test split and a prompt for a long description. A seed draws its pictures. Settings are
-tuned on the first thousand pictures; what the claims are judged by comes from the rest.
+A request is a picture of the test split and a prompt for a long description. Settings are tuned on the first thousand
+pictures; what the claims are judged by comes from the rest, and no picture belongs to two seeds.
 """
 
 from functools import cache
@@ -11,21 +11,37 @@ from transformers import PreTrainedModel
 
 from palimpsest.data import fashion_mnist
 from palimpsest.data.splits import Split
-from palimpsest.decoding.distributions import ranked
 from palimpsest.training import seeds
 
 TUNING_PICTURES = 1000
 CANDIDATES = 10
-"""Ranks that `held` tells apart and trees are fitted to: the k of every policy."""
+"""The k of every policy here: ranks that are told apart and that trees are fitted to."""
+DRAW = 260
+"""Of the order in which the seeds take their pictures."""
+RETIRED = ((60, 61, 62, 63, 64), 6)
+"""Seeds whose first so many pictures earlier verdicts and benchmarks were drawn from: no verdict asks about them
+again."""
+
+
+def retired(count: int) -> set[int]:
+    """Of the `count` pictures behind those for tuning, the numbers of the ones that were asked about before."""
+    old, each = RETIRED
+    drawn = (torch.randperm(count, generator=seeds.generator(seed, "pictures"))[:each] for seed in old)
+    return set(torch.cat(list(drawn)).tolist())
 
 
 @cache  # every arm asks about the same ones, and the test split takes a while to read
-def pictures(group: str, seed: int, count: int) -> Split:
-    """The `count` pictures of the test split that a seed draws; `group`: "tuning" or "evaluation"."""
+def pictures(group: str, place: int, count: int) -> Split:
+    """The `count` pictures of the test split of a group's seed number `place`; `group`: "tuning" or "evaluation"."""
     test = fashion_mnist.load().test
     start, end = (0, TUNING_PICTURES) if group == "tuning" else (TUNING_PICTURES, len(test))
-    generator = seeds.generator(seed, "pictures")
-    return test.subset(start + torch.randperm(end - start, generator=generator)[:count])
+    order = torch.randperm(end - start, generator=seeds.generator(DRAW, "pictures", group)).tolist()
+    if group == "evaluation":
+        seen = retired(end - start)
+        order = [number for number in order if number not in seen]
+    if (place + 1) * count > len(order):
+        raise ValueError(f"place, count: got {place} and {count}, want at most {len(order)} pictures in all")
+    return test.subset(start + torch.tensor(order[place * count : (place + 1) * count]))
 
 
 def greedy(model: PreTrainedModel, one: dict[str, torch.Tensor], most: int, **options) -> list[int]:
@@ -34,25 +50,3 @@ def greedy(model: PreTrainedModel, one: dict[str, torch.Tensor], most: int, **op
     mask = torch.ones_like(one["input_ids"])
     out = model.generate(**one, attention_mask=mask, do_sample=False, max_new_tokens=most, **options)
     return out[0, one["input_ids"].shape[1] :].tolist()
-
-
-def held(drafter: PreTrainedModel, one: dict[str, torch.Tensor], answer: list[int]) -> list[dict]:
-    """What the drafter holds of each token of a request's `answer`: its "place" in it, its "rank" among the ten
-    likeliest (10 if it is not there), the drafter's confidence "alpha" there and the likeliest's probability "first",
-    of ten."""
-    ids = torch.cat([one["input_ids"], torch.tensor([answer])], 1)
-    given = {key: value.to(drafter.device) for key, value in (one | {"input_ids": ids}).items()}
-    with torch.inference_mode():
-        logits = drafter(**given, logits_to_keep=len(answer) + 1).logits[0, :-1]
-    rows = []
-    for place, (distribution, token) in enumerate(zip(ranked(logits, CANDIDATES), answer, strict=True)):
-        known = distribution.tokens
-        rows.append(
-            {
-                "place": place,
-                "rank": known.index(token) if token in known else len(known),
-                "alpha": distribution.alpha,
-                "first": distribution.probs[0],
-            }
-        )
-    return rows

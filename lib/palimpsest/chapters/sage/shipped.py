@@ -1,4 +1,4 @@
-"""The shipped pairs of `nets.vision_language` as a family: two drafters of pictures, and a pair that reads facts."""
+"""The shipped pairs of `nets.vision_language` as a family: one target of pictures with drafters of five strengths."""
 
 import json
 from functools import cache, cached_property
@@ -6,28 +6,35 @@ from typing import ClassVar
 
 import torch
 
+from palimpsest import runs
+from palimpsest.chapters.sage import weaker
 from palimpsest.data import captions, manifest, pairs
 from palimpsest.data.caption_words import PROMPTS
 from palimpsest.data.pairs import Processor
 from palimpsest.data.splits import Split
 from palimpsest.decoding import Decoder, adapt
-from palimpsest.nets.vision_language import LANGUAGE, VISION
+from palimpsest.nets.vision_language import VISION
+
+ONE_LAYER = "one layer, steps "
 
 
 @cache
 def decoder(model: str, dtype: torch.dtype = torch.float32) -> Decoder:
-    """The shipped `model`, ready for tree decoding."""
-    return adapt(pairs.load(model).to(dtype))
+    """The shipped `model`, or one of `weaker`, ready for tree decoding."""
+    _, few, steps = model.partition(ONE_LAYER)
+    return adapt((weaker.load(int(steps)) if few else pairs.load(model)).to(dtype))
 
 
 class Shipped:
-    """See `families.Family`. The drafter of "distilled" went on from that of "vision", on what the target says; the
-    pair "text" is given a picture's facts in words."""
+    """See `families.Family`. The drafter of "distilled" went on from that of "vision", on what the target says; those
+    of "weak", "weaker" and "weakest" have one layer, see `weaker`."""
 
     pairs: ClassVar[dict[str, tuple[str, str]]] = {
         "vision": ("target", "drafter"),
         "distilled": ("target", "distilled-drafter"),
-        "text": ("text-target", "text-drafter"),
+        "weak": ("target", "one layer, steps 40"),
+        "weaker": ("target", "one layer, steps 12"),
+        "weakest": ("target", "one layer, steps 5"),
     }
     decoder = staticmethod(decoder)
 
@@ -36,7 +43,7 @@ class Shipped:
         return pairs.processor()
 
     def prepare(self) -> None:
-        """Nothing: they are trained, and each file is checked when it is read."""
+        runs.artifact(weaker.weights, {})
 
     def inputs(self, model: str, asked: Split) -> list[dict[str, torch.Tensor]]:
         levels, found = captions.levels(asked.images).tolist(), []
@@ -47,10 +54,6 @@ class Shipped:
             else:
                 found.append(self.processor(f"{prompt} {captions.facts(label, row)}"))
         return found
-
-    def price(self, pair: str) -> float:
-        target, drafter = (LANGUAGE[name][2] for name in self.pairs[pair])
-        return drafter / target
 
     def quality(self) -> dict[str, float]:
         """As it was measured when they were trained; "commonest": the mean over attributes of what a constant answer

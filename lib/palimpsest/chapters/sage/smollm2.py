@@ -89,9 +89,6 @@ class SmolLM2:
         wordings, images = PROMPTS["detail"], asked.images
         return [self.processor(wordings[i % len(wordings)], images[i : i + 1]) for i in range(len(images))]
 
-    def price(self, pair: str) -> float:
-        return self.layers / self.parts[0].config.num_hidden_layers
-
     def quality(self) -> dict[str, float | None]:
         return runs.cached(quality, {"family": asdict(self)})
 

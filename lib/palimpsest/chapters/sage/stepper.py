@@ -25,9 +25,12 @@ def decode(picture: int, policy: decoding.Policy, most: int = 160) -> dict:
     def text(token: int) -> str:
         return tokenizer.decode([token])
 
-    rounds = []
-    for one in out.stats.trace:
+    rounds, place = [], 1  # tokens of the text before the round
+    for one, accepted in zip(out.stats.trace, out.stats.accepted, strict=True):
         depth, width = one.shape or (None, None)
+        # The text may end within the path: what lies behind its stop token is no text.
+        path, place = one.path[:accepted], place + accepted + 1
+        bonus = text(one.bonus) if place <= len(out.tokens) else ""
         said = [text(token) for token in one.tokens]
         rounds.append(
             {
@@ -36,9 +39,9 @@ def decode(picture: int, policy: decoding.Policy, most: int = 160) -> dict:
                     {"t": t.strip() or "␣", "s": t, "p": p, "d": d, "q": round(q, 3)}
                     for t, p, d, q in zip(said, one.tree.parents, one.tree.depths, one.probs, strict=True)
                 ],
-                "path": list(one.path),
-                "new": "".join(said[node] for node in one.path),
-                "bonus": text(one.bonus),
+                "path": list(path),
+                "new": "".join(said[node] for node in path),
+                "bonus": bonus,
                 "signal": one.signal_alpha,
                 "alpha": one.root_alpha,
                 "D": depth,

@@ -1,5 +1,7 @@
 """EAGLE-2's dynamic tree: the drafter's own path probabilities decide."""
 
+from typing import ClassVar
+
 from .policy import Policy, positive
 
 
@@ -8,8 +10,12 @@ class Eagle2(Policy):
 
     Stated by EAGLE-2 (Li et al., arXiv 2406.16858): a node's value is the product of the draft probabilities along
     its path; each level's top_k nodes are expanded into top_k children each; all drafted nodes are ranked again at
-    the end. Released code: 60 tokens, depth 7, top_k 10. Our reading: 60 without the root, and 7 levels.
+    the end. Our defaults, 60 nodes and 7 levels, read the paper's "60 tokens, depth 7" as it stands. The released
+    code counts the root among its 60 tokens and a first level before its 7 steps: `RELEASED` has its 59 nodes and 8
+    levels.
     """
+
+    RELEASED: ClassVar[dict[str, float]] = {"nodes": 59, "depth": 8, "top_k": 10}
 
     online = True
 

@@ -1,5 +1,7 @@
 """OPT-Tree's dynamic tree: the best expected accepted length, and deeper only while that pays."""
 
+from typing import ClassVar
+
 from .policy import Policy, positive
 
 
@@ -10,8 +12,11 @@ class OptTree(Policy):
     goes one level deeper while the objective rises by more than a threshold. Our reading: a node that is not among
     the best so far is not expanded, since what is below it cannot become so.
 
-    depth: most levels; threshold: in tokens; k: children considered per node.
+    depth: most levels; threshold: in tokens; k: children considered per node. The released code's depth of 10 counts
+    the root: `RELEASED` has its 9 levels.
     """
+
+    RELEASED: ClassVar[dict[str, float]] = {"nodes": 50, "depth": 9, "threshold": 0.1}
 
     online = True
 

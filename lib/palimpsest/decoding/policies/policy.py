@@ -27,6 +27,12 @@ class Policy:
     online: bool = False
     look_ahead: bool = False
 
+    @property
+    def replayable(self) -> bool:
+        """Whether greedy rounds follow from the target's text alone, see `decoding.replay`: a template, and a signal
+        that `read` takes from the root or from accepted nodes."""
+        return not self.online
+
     def next(self, signal: Distribution | None, history: Sequence[int]) -> Tree:
         """The tree of the round, from a template policy."""
         raise NotImplementedError

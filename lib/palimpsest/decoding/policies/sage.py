@@ -25,9 +25,9 @@ class Sage(Policy):
     """Depth grows and width falls with the drafter's confidence alpha (arXiv 2602.00523).
 
     Stated by the paper, with its constants as defaults (section 5.1): equations 7 to 12, the threshold
-    0.1 l / D(alpha) at level l, the stop at depth D(alpha) or `nodes` nodes, the start tree (SpecVLM's 25 nodes), and
-    a history of `window` rounds: fewer than `low` drafts accepted on average lower the depth, more than `high` raise
-    it.
+    `scale` l / D(alpha) at level l (0.1), the stop at depth D(alpha) or `nodes` nodes, the start tree (SpecVLM's 25
+    nodes), and a history of `window` rounds: fewer than `low` drafts accepted on average lower the depth, more than
+    `high` raise it.
 
     Where the paper leaves a choice, ours is the first of each option:
         source: the distribution that alpha and the tree come from. Of the round before: at its "root", at the
@@ -62,6 +62,7 @@ class Sage(Policy):
         source: str = "root",
         tree: str = "template",
         threshold: str = "path",
+        scale: float = 0.1,
         rounding: str = "nearest",
         adapt: str = "range",
         width: str = "inverse",
@@ -75,16 +76,22 @@ class Sage(Policy):
             raise ValueError(f"dmax: got {dmax}, want at least dmin, {dmin}")
         if positive("wmax", wmax) < positive("wmin", wmin):
             raise ValueError(f"wmax: got {wmax}, want at least wmin, {wmin}")
+        if not 0 <= scale < math.inf:
+            raise ValueError(f"scale: got {scale}, want a number from 0")
         if low > high:
             raise ValueError(f"low: got {low}, want at most high, {high}")
         self.dmin, self.dmax, self.wmin, self.wmax = dmin, dmax, wmin, wmax
         self.k, self.nodes, self.window = positive("k", k), positive("nodes", nodes), positive("window", window)
         self.low, self.high = low, high
-        self.source, self.threshold, self.rounding = source, threshold, rounding
+        self.source, self.threshold, self.scale, self.rounding = source, threshold, scale, rounding
         self.adapt, self.width = adapt, width
         self.start = start
         self.online = tree == "online"
         self.look_ahead = source != "current"
+
+    @property
+    def replayable(self):
+        return not self.online and self.source != "mean"
 
     def next(self, signal, history):
         if signal is None:
@@ -153,8 +160,8 @@ class Sage(Policy):
         if at > 1:
             width = width / at * (0.5 + prob)
         count = math.floor(width) if self.rounding == "floor" else max(1, math.floor(width))
-        least, scale = 0.1 * at / depth, path if self.threshold == "path" else 1.0
-        return next((rank for rank, p in enumerate(probs[:count]) if scale * p < least), min(count, len(probs)))
+        least, above = self.scale * at / depth, path if self.threshold == "path" else 1.0
+        return next((rank for rank, p in enumerate(probs[:count]) if above * p < least), min(count, len(probs)))
 
     def _rounded(self, depth):
         return math.floor(depth if self.rounding == "floor" else depth + 0.5)
