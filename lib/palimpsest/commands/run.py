@@ -15,7 +15,7 @@ from .failure import fail, needs_checkout
 def _jscds(profile: str):
     from palimpsest.chapters.jscds import experiment
 
-    return experiment.run(profile)
+    return experiment.execute(profile)
 
 
 def _unlearning(profile: str, chapter: str):
