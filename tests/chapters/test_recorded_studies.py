@@ -4,11 +4,13 @@ from collections import Counter
 
 import pytest
 
+from palimpsest.chapters.jscds import study as jscds
+from palimpsest.chapters.jscds.cohort import PROFILES as JSCDS
 from palimpsest.chapters.shared import stored, study
 from palimpsest.chapters.unlearning_quantised import study as unlearning
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 
-PLANS = {unlearning.NAME: unlearning.PLAN}
+PLANS = {unlearning.NAME: unlearning.PLAN, jscds.NAME: jscds.PLAN}
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -37,3 +39,14 @@ def test_the_study_of_unlearning_has_its_replications_and_fits_the_repository():
     assert counts["judged", False] == 10 * len(unlearning.STUDIED)
     # 3 parts of 1,000 samples: logits of ten classes in float16, and a label.
     assert len(arms) * 3 * 1000 * (10 * 2 + 1) < stored.LIMIT
+
+
+def test_the_study_of_jscds_has_its_replications_and_fits_the_repository():
+    setting, arms = JSCDS["study"], jscds.PLAN.arms
+    assert setting.samples >= 10_000
+    assert setting.epochs >= 60
+    assert len(setting.seeds) == 10
+    assert not set(setting.seeds) & set(JSCDS["ci"].seeds)
+    assert len(arms) == len(setting.conditions) * len(jscds.plan()) * len(setting.lr_grid) * 10
+    # A byte for each test and validation image, and 2,000 for what is said of an arm.
+    assert len(arms) * (setting.test + setting.validation + 2000) < stored.LIMIT

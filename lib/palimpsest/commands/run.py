@@ -15,7 +15,7 @@ from .failure import fail, needs_checkout
 def _jscds(profile: str):
     from palimpsest.chapters.jscds import experiment
 
-    return experiment.run(profile)
+    return experiment.execute(profile)
 
 
 def _unlearning(profile: str, chapter: str):
@@ -48,9 +48,10 @@ EXPERIMENTS: dict[str, Callable] = {
 
 def plan_of(name: str):
     """The `Plan` of the study of experiment `name`; None where its rows alone are recorded."""
-    from palimpsest.chapters.unlearning_quantised import study
+    from palimpsest.chapters.jscds import study as jscds
+    from palimpsest.chapters.unlearning_quantised import study as unlearning
 
-    return {"oeu": study.PLAN, "qmul": study.PLAN}.get(name)
+    return {"oeu": unlearning.PLAN, "qmul": unlearning.PLAN, "jscds": jscds.PLAN}.get(name)
 
 
 def run(

@@ -8,34 +8,40 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from palimpsest import nets, runs, selection
-from palimpsest.chapters.jscds.cohort import CLEAN, METHODS, PROFILES, RESNET, Cohort, test_split
+from palimpsest import runs, selection
+from palimpsest.chapters.jscds import networks
+from palimpsest.chapters.jscds.cohort import CLEAN, METHODS, PROFILES, Cohort, test_split
 from palimpsest.chapters.shared.profiles import choose
 
 FRACTION = 0.5
+TIMED = 1000
+"""The seed that `bench` times; no claim is judged on it."""
 
-# Passes over all N samples before a method can score: trained epochs (E is the full schedule, early the early
-# epoch), and forward passes of the finished network. Cross-fitting trains two networks on half each.
+READ_ONE = ("moderate", "herding", "k-center", "low-loss")
+"""The rivals that read one network's features or logits, as JSCDS does: any scorer that serves it serves them."""
+
+# What a method's scorer costs before it can score: epochs trained on all N samples (E is the full schedule, early the
+# early epoch), and forward passes over them. Cross-fitting trains two networks on half each.
 PASSES = {
     "full": (lambda s: 0, 0),
     "random": (lambda s: 0, 0),
     "jscds": (lambda s: s.epochs, 1),
+    "early jscds": (lambda s: s.early_epoch, 1),
+    "proxy jscds": (lambda s: s.epochs, 1),
     "L2 near-mean": (lambda s: s.epochs, 1),
-    "moderate": (lambda s: s.epochs, 1),
-    "herding": (lambda s: s.epochs, 1),
-    "k-center": (lambda s: s.epochs, 1),
-    "low-loss": (lambda s: s.epochs, 1),
+    **{name: (lambda s: s.epochs, 1) for name in READ_ONE},
     "forgetting": (lambda s: s.epochs, 0),
     "el2n": (lambda s: 2 * s.early_epoch, 2),
     "ccs": (lambda s: 2 * s.early_epoch, 2),
     "grand": (lambda s: s.early_epoch + 1, 0),
     "cleanlab": (lambda s: s.epochs, 1),
 }
+"""By method: epochs of its scorer at a setting, and forward passes."""
 
 
 def multiply_adds(architecture: str, x: torch.Tensor) -> tuple[float, float]:
     """Multiply-adds for one sample of x [1, C, H, W]: (forward pass, training step)."""
-    model = nets.build(architecture, channels=x.shape[1], classes=10, seed=0).eval()
+    model = networks.build(architecture, channels=x.shape[1], classes=10, seed=0).eval()
     counts = []
     for train in (False, True):
         with FlopCounterMode(display=False) as counter:
@@ -58,6 +64,8 @@ def scoring_operations(method: str, n: int, d: int, classes: int) -> float:
         "full": 0.0,
         "random": 0.0,
         "jscds": 10.0 * n * d,
+        "early jscds": 10.0 * n * d,
+        "proxy jscds": 10.0 * n * d,
         "L2 near-mean": 2.0 * n * d,
         "moderate": 2.0 * n * d,
         "herding": greedy,
@@ -74,20 +82,23 @@ def scoring_operations(method: str, n: int, d: int, classes: int) -> float:
     return found[method]
 
 
-def count(profile: str, architecture: str = RESNET) -> pd.DataFrame:
-    """One row per method at 50 % kept: multiply-adds for `signals` (networks trained to score), `scoring`, `final`
-    training, and their `total`; `full` trains once on everything."""
+def count(profile: str) -> pd.DataFrame:
+    """One row per method at 50 % kept: multiply-adds for the `scorer` (networks trained to score), `scoring` (the
+    arithmetic of the choice), `final` training, and their `total`; `full` trains once on everything."""
     setting = choose(profile, PROFILES)
     x = test_split(setting).subset(torch.arange(1)).pixels()
-    forward, step = multiply_adds(architecture, x)
-    width = nets.build(architecture, channels=x.shape[1], classes=10, seed=0).head.in_features
+    names = {"proxy jscds": setting.proxy}
     rows = []
     for method, (epochs, forwards) in PASSES.items():
-        final = setting.epochs * setting.samples * step * (1.0 if method == "full" else FRACTION)
-        signals = setting.samples * (epochs(setting) * step + forwards * forward)
+        architecture = names.get(method, setting.architecture)
+        forward, step = multiply_adds(architecture, x)
+        width = networks.build(architecture, channels=x.shape[1], classes=10, seed=0).head.in_features
+        scorer = setting.samples * (epochs(setting) * step + forwards * forward)
         scoring = scoring_operations(method, setting.samples, width, 10)
-        rows.append({"method": method, "signals": signals, "scoring": scoring, "final": final})
-    return pd.DataFrame(rows).assign(total=lambda t: t.signals + t.scoring + t.final)
+        final = setting.epochs * setting.samples * multiply_adds(setting.architecture, x)[1]
+        final *= 1.0 if method == "full" else FRACTION
+        rows.append({"method": method, "scorer": scorer, "scoring": scoring, "final": final})
+    return pd.DataFrame(rows).assign(total=lambda t: t.scorer + t.scoring + t.final)
 
 
 def bench(profile: str = "ci", repeats: int = 5) -> pd.DataFrame:
@@ -95,7 +106,7 @@ def bench(profile: str = "ci", repeats: int = 5) -> pd.DataFrame:
     of the scoring, and one run of each training stage."""
     torch.set_num_threads(1)
     setting = choose(profile, PROFILES)
-    cohort = Cohort(setting, RESNET, CLEAN, [setting.tuning_seed], setting.lr_grid[1])
+    cohort = Cohort(setting, CLEAN, [TIMED])
     rows = []
 
     def timed(method: str, stage: str, function):
@@ -105,18 +116,19 @@ def bench(profile: str = "ci", repeats: int = 5) -> pd.DataFrame:
         return value
 
     timed("every scorer", "train on everything", lambda: cohort.scorers)
-    signals = timed("score-based methods", "other signals", cohort.signals)
-    features = cohort.embed(cohort.scorers[0], selection.PRESETS["paper_text"])[0]
+    needed = {field for method in selection.METHODS.values() for field in method.needs}
+    signals = timed("score-based methods", "other signals", lambda: cohort.signals(needed))
+    features = cohort.predicted("trained")[0][0]
     for _ in range(repeats):
-        for method, arguments in METHODS.items():
+        for method, way in METHODS.items():
             kept = timed(
                 method,
                 "scoring",
-                lambda arguments=arguments: selection.select(
-                    features, cohort.y[0], FRACTION, signals=signals[0], **arguments
+                lambda way=way: selection.select(
+                    features, cohort.y[0], FRACTION, signals=signals[0], **way.arguments
                 ),
             )
-    timed("every subset", "train on half", lambda: cohort.train_on(kept[None], setting.recipe(0.03)))
+    timed("every subset", "train on half", lambda: cohort.train_on(kept[None], setting.recipe(setting.scorer_lr)))
     table = pd.DataFrame(rows).groupby(["method", "stage"], sort=False).seconds
     quantiles = table.quantile([0.2, 0.5, 0.8]).unstack()
     quantiles.columns = ["p20_s", "p50_s", "p80_s"]

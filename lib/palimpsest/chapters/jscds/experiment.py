@@ -1,7 +1,12 @@
-"""The JSCDS experiment: configuration in, rows out. The chapter and the command line call `run`.
+"""The JSCDS experiment: configuration in, rows out. The chapter and the command line call `execute`.
 
-Three kinds of step, each cached by itself: `tune` compares step sizes, `score` trains the scorers of a cohort and
-lets every method choose, `train` trains one arm on what was chosen.
+Two kinds of step, each cached by itself: `score` trains the scorers of a cohort and lets every method choose, `train`
+trains one arm at one step size on what was chosen.
+
+Every arm is trained at every step size in every replication, and tuned by cross-fitting over replications
+(`Results.chosen`): replication r takes the step size of the highest mean validation accuracy over the *others*. So
+each replication has a tuning of its own, the interval over replications holds the noise of tuning, and no test image
+and no image of replication r has a say in its step size.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -10,32 +15,32 @@ from typing import Literal
 
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
-from torch import Tensor
+from torch import Tensor, nn
 
-from palimpsest import runs, selection, training
+from palimpsest import runs, training
 from palimpsest.chapters.jscds.cohort import (
     CLEAN,
-    COMPLETE,
     CONDITIONS,
     METHODS,
-    MOBILENET,
+    NOISY,
     PROFILES,
-    RESNET,
     Cohort,
+    Setting,
     test_split,
 )
+from palimpsest.chapters.jscds.geometry import geometry
 from palimpsest.chapters.shared.profiles import choose
+from palimpsest.selection import METHODS as LIBRARY
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A subset that networks are trained on: the `fraction` that `method` keeps, with the full set's number of epochs
-    or of updates ("steps")."""
+    """What networks are trained on: the `fraction` that `method` keeps, with the full set's number of epochs or of
+    updates ("updates"). Methods "full" and "full again" keep everything, from two different starts."""
 
     method: str
-    fraction: float
-    matched: Literal["epochs", "steps"] = "epochs"
+    fraction: float = 0.5
+    matched: Literal["epochs", "updates"] = "epochs"
 
     @property
     def subset(self) -> str:
@@ -43,220 +48,214 @@ class Arm:
         return f"{self.method} {self.fraction}"
 
 
+FULL, AGAIN = Arm("full", 1.0), Arm("full again", 1.0)
 HEADLINE = Arm("jscds", 0.5)
+NOISY_HALVES = ("el2n", "low-loss", "cleanlab", "L2 near-mean", "successor code", "farthest, trained head")
 
 
-def arms(condition: str, architecture: str) -> list[Arm]:
-    """Every arm that is run under a condition.
-
-    MobileNetV2 costs several times as much and carries the headline arm only.
-    """
-    if architecture == MOBILENET:
-        return [HEADLINE]
-    if condition not in COMPLETE:
-        return [HEADLINE, Arm("jscds", 0.7)]
-    everyone = [Arm(method, 0.5) for method in METHODS]
-    shown = ("jscds", "random", "successor code") if condition == CLEAN.name else ("jscds", "random")
-    curve = [Arm(method, fraction) for fraction in (0.1, 0.3, 0.7) for method in shown]
-    return [*everyone, *curve, replace(HEADLINE, matched="steps")]
-
-
-def _signals_if_needed(cohort: Cohort, methods: set[str]) -> list[selection.Signals | None]:
-    needed = any(selection.METHODS[METHODS[method]["method"]].needs for method in methods)
-    return cohort.signals() if needed else [None] * len(cohort.seeds)
+def arms(condition: str) -> list[Arm]:
+    """Every arm that is run under a condition. On clean labels all methods meet, with wrong labels those that the
+    claims about wrong labels name; each table holds the full set twice and random selection twice."""
+    halves = ("jscds", "random", "random again", "moderate")
+    most = [FULL, AGAIN, *(Arm(method) for method in halves), Arm("jscds", 0.7), replace(HEADLINE, matched="updates")]
+    if condition == CLEAN.name:
+        others = [Arm(method) for method in METHODS if method not in halves]
+        curve = [Arm("jscds", 0.3), Arm("random", 0.3), Arm("random", 0.7)]
+        return [*most, *others, *curve, Arm("jscds", 0.7, "updates"), Arm("random", 0.5, "updates")]
+    if condition == NOISY.name:
+        curve = [Arm("jscds", 0.3), Arm("random", 0.3), Arm("random", 0.7)]
+        return [*most, *(Arm(method) for method in NOISY_HALVES), *curve, Arm("random", 0.5, "updates")]
+    return most
 
 
-def overlap(a: Tensor, b: Tensor) -> float:
-    """Share of `a` that is in `b`; both are index sets of one size."""
-    return torch.isin(a, b).double().mean().item()
+def chosen_by(cohort: Cohort, plan: list[Arm]) -> dict[str, Tensor]:
+    """`Arm.subset` -> the indices kept [K, n], of every arm of `plan` that does not keep everything."""
+    subsets = {arm.subset: arm for arm in plan if arm.fraction < 1}
+    needed = {field for arm in subsets.values() for field in LIBRARY[METHODS[arm.method].arguments["method"]].needs}
+    signals = cohort.signals(needed)
+    return {name: cohort.select(arm.method, arm.fraction, signals) for name, arm in subsets.items()}
 
 
-def rank_correlation(a: Tensor, b: Tensor, labels: Tensor) -> float:
-    """Spearman's correlation within each class, averaged over the classes."""
-    by_class = [spearmanr(a[labels == c], b[labels == c]).statistic for c in labels.unique()]
-    return float(sum(by_class) / len(by_class))
+def cohort_of(profile: str, condition: str) -> Cohort:
+    setting = choose(profile, PROFILES)
+    return Cohort(setting, CONDITIONS[condition], setting.seeds)
 
 
-def _cohort(profile: str, architecture: str, condition: str, lr: float) -> Cohort:
-    setting = PROFILES[profile]
-    return Cohort(setting, architecture, CONDITIONS[condition], setting.seeds_for(architecture), lr)
-
-
-def score(profile: str, architecture: str, condition: str, lr: float) -> dict:
-    """Train the scorers and let every method choose. Returns `full` (test accuracies of the scorers), `kept`
-    (`Arm.subset` -> index lists, one per seed) and, where all methods meet, `geometry` (how subsets and
-    divergences relate, one record per seed)."""
-    cohort = _cohort(profile, architecture, condition, lr)
-    test = test_split(cohort.setting)
-    plan = arms(condition, architecture)
-    signals = _signals_if_needed(cohort, {arm.method for arm in plan})
-    subsets = {arm.subset: arm for arm in plan}
-    kept = {name: cohort.select(arm.method, arm.fraction, signals) for name, arm in subsets.items()}
-    result = {
-        "full": training.accuracy(cohort.scorers[0], test.pixels(), test.labels),
-        "kept": {name: indices.tolist() for name, indices in kept.items()},
-    }
-    if signals[0] is None:
-        return result
-    text, ours = selection.PRESETS["paper_text"], kept[HEADLINE.subset]
-    features, others = (cohort.embed(s[0], text) for s in (cohort.scorers, cohort.other_scorers))
-    result["geometry"] = [
-        {
-            "seed": seed,
-            "rank correlation": {
-                other: rank_correlation(
-                    selection.divergence_to_centre(f, y, "jsd"),
-                    selection.divergence_to_centre(f, y, other),
-                    y,
-                )
-                for other in ("l2", "half_jeffreys")
-            },
-            "overlap": {
-                "another start of the scorer": overlap(ours[k], selection.select(other_f, y, 0.5)),
-                **{m: overlap(ours[k], kept[Arm(m, 0.5).subset][k]) for m in METHODS if m != "jscds"},
-            },
-        }
-        for k, (seed, f, other_f, y) in enumerate(zip(cohort.seeds, features, others, cohort.y, strict=True))
+def score(profile: str, condition: str) -> dict:
+    """Train the scorers and let every method choose. Returns `kept` (`Arm.subset` -> index lists, one per seed),
+    `rows` (as `train`, of the scorers: they are the full set's arms at the scorers' step size), `fitted` (shares of
+    the wrong and of the right labels that the scorer fits, one pair per seed) and, on clean labels, `geometry`."""
+    cohort = cohort_of(profile, condition)
+    kept = chosen_by(cohort, arms(condition))
+    lr, everything = cohort.setting.scorer_lr, _everything(cohort)
+    rows = [
+        row
+        for arm, models in ((FULL, cohort.scorers[0]), (AGAIN, cohort.other_scorers[0]))
+        for row in measured(cohort, condition, arm, lr, everything, models)
     ]
+    right = cohort.predicted("trained")[1].argmax(2) == cohort.y
+    fitted = [
+        {
+            "condition": condition,
+            "seed": seed,
+            "wrong": right[k][d.wrong].double().mean().item() if d.wrong.any() else None,
+            "right": right[k][~d.wrong].double().mean().item(),
+        }
+        for k, (seed, d) in enumerate(zip(cohort.seeds, cohort.draws, strict=True))
+    ]
+    result = {"kept": {name: indices.tolist() for name, indices in kept.items()}, "rows": rows, "fitted": fitted}
+    if condition == CLEAN.name:
+        result["geometry"] = geometry(
+            cohort, {name.rpartition(" ")[0]: k for name, k in kept.items() if "0.5" in name}
+        )
     return result
 
 
-def train(
-    profile: str,
-    architecture: str,
-    condition: str,
-    method: str,
-    fraction: float,
-    matched: str,
-    lr: float,
-    lr_full: float,
+def _everything(cohort: Cohort) -> Tensor:
+    return torch.arange(cohort.x.shape[1]).expand(len(cohort.seeds), -1)
+
+
+def measured(
+    cohort: Cohort, condition: str, arm: Arm, lr: float, kept: Tensor, models: list[nn.Module] | None
 ) -> list[dict]:
-    """One arm: a network for every seed on the subset that `method` chose. One row per network."""
-    arguments = {"profile": profile, "architecture": architecture, "condition": condition}
-    cohort = _cohort(**arguments, lr=lr)
-    test = test_split(cohort.setting)
-    chosen = runs.cached(score, {**arguments, "lr": lr_full})["kept"][Arm(method, fraction).subset]
-    kept = torch.tensor(chosen)
-    recipe = cohort.setting.recipe(lr)
-    if matched == "steps":
-        recipe = replace(recipe, steps=recipe.total_steps(cohort.x.shape[1]))
-    accuracies = training.accuracy(cohort.train_on(kept, recipe), test.pixels(), test.labels)
+    """A row per network: shares in [0, 1] of test and validation images that it names. Networks that diverged (None)
+    name none."""
+    tested = validated = [0.0] * len(cohort.seeds)
+    if models is not None:
+        test = test_split(cohort.setting)
+        tested = training.accuracy(models, test.pixels(), test.labels)
+        x = torch.stack([d.validation.pixels() for d in cohort.draws])
+        y = torch.stack([d.validation.labels for d in cohort.draws])
+        validated = (training.logits(models, x).argmax(2) == y).double().mean(1).tolist()
     return [
         {
-            **{"architecture": architecture, "condition": condition, "method": method, "fraction": fraction},
-            **{"matched": matched, "seed": seed, "accuracy": accuracy, "kept": kept.shape[1]},
-            "wrong_kept": d.wrong[indices].double().mean().item(),
+            **{"condition": condition, **asdict(arm), "lr": lr, "seed": seed},
+            **{"accuracy": accuracy, "validation": validation, "diverged": models is None},
+            **{"kept": len(indices), "wrong_kept": d.wrong[indices].double().mean().item()},
         }
-        for seed, accuracy, d, indices in zip(cohort.seeds, accuracies, cohort.draws, kept, strict=True)
+        for seed, d, indices, accuracy, validation in zip(
+            cohort.seeds, cohort.draws, kept, tested, validated, strict=True
+        )
     ]
 
 
-def tune(profile: str, architecture: str, lr: float) -> list[dict]:
-    """Validation accuracy of every method at one step size: 50 % kept, clean labels, the tuning seed.
+def train(
+    profile: str, condition: str, method: str, fraction: float, matched: str, lr: float, seed: int | None = None
+) -> list[dict]:
+    """One arm at one step size: a network for every seed, or for `seed` alone, on the subset that `method` chose.
 
-    The methods' networks share one seed and one number of samples, so they too are trained in lockstep.
+    A run that diverges is an outcome, which only runs one by one can name.
     """
-    setting = PROFILES[profile]
-    cohort = Cohort(setting, architecture, CLEAN, [setting.tuning_seed], lr)
-    methods = sorted({arm.method for arm in arms(CLEAN.name, architecture)})
-    signals = _signals_if_needed(cohort, set(methods))
-    kept = [cohort.select(method, 0.5, signals)[0] for method in methods]
-    models = cohort.networks(copies=len(methods))
-    x, y = (torch.stack([values[0, indices] for indices in kept]) for values in (cohort.x, cohort.y))
-    training.fit(models, x, y, setting.recipe(lr), seeds=cohort.starts() * len(methods))
-    validation = cohort.draws[0].validation
-    accuracies = training.accuracy([*cohort.scorers[0], *models], validation.pixels(), validation.labels)
-    return [
-        {"architecture": architecture, "method": method, "lr": lr, "accuracy": accuracy}
-        for method, accuracy in zip(["full", *methods], accuracies, strict=True)
-    ]
+    cohort, arm = cohort_of(profile, condition), Arm(method, fraction, matched)
+    kept = _everything(cohort)
+    if fraction < 1:
+        chosen = runs.cached(score, {"profile": profile, "condition": condition})["kept"]
+        kept = torch.tensor(chosen[arm.subset])
+    if seed is not None:
+        kept = kept[cohort.seeds.index(seed)][None]
+        cohort = Cohort(cohort.setting, cohort.condition, [seed])
+    try:
+        models = cohort.train_on(kept, recipe_of(cohort.setting, arm, lr), "second" if arm == AGAIN else "first")
+    except training.TrainingDiverged:
+        if seed is None:
+            return [row for s in cohort.seeds for row in train(profile, condition, method, fraction, matched, lr, s)]
+        models = None
+    return measured(cohort, condition, arm, lr, kept, models)
 
 
-def best_lr(tuning: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """architecture -> {"full", "subset"} -> the step size of highest validation accuracy; ties to the smaller.
+def recipe_of(setting: Setting, arm: Arm, lr: float) -> training.Recipe:
+    """How an arm is trained: the full set's epochs, or as many updates as the full set gets."""
+    recipe = setting.recipe(lr)
+    return replace(recipe, steps=recipe.total_steps(setting.samples)) if arm.matched == "updates" else recipe
 
-    All subsets share one, that of the highest mean over methods. They hold as many samples, and a step size of
-    its own, chosen on one seed, would add more noise to a method than it takes away; shared, it leaves the
-    subset as the only difference between two arms.
-    """
-    arm = tuning.method.where(tuning.method == "full", "subset")
-    mean = tuning.groupby(["architecture", arm, "lr"]).accuracy.mean().reset_index()
-    ordered = mean.sort_values(["accuracy", "lr"], ascending=[True, False])
-    best = ordered.groupby(["architecture", "method"]).lr.last()
-    return {architecture: best[architecture].to_dict() for architecture in best.index.unique(0)}
+
+def looked(profile: str) -> list[dict]:
+    """One row per seed and look: test accuracy of random halves, clean labels, at ten epochs of the training."""
+    cohort, test = cohort_of(profile, CLEAN.name), test_split(PROFILES[profile])
+    kept = torch.tensor(runs.cached(score, {"profile": profile, "condition": CLEAN.name})["kept"]["random 0.5"])
+    models, epochs, rows = cohort.networks(), cohort.setting.epochs, []
+    at = {max(1, round(epochs * tenth / 10)) for tenth in range(1, 11)}
+
+    def look(epoch: int) -> None:
+        if epoch in at:
+            found = training.accuracy(models, test.pixels(), test.labels)
+            rows.extend({"epoch": epoch, "seed": s, "accuracy": a} for s, a in zip(cohort.seeds, found, strict=True))
+
+    row = torch.arange(len(models))[:, None]
+    recipe = cohort.setting.recipe(cohort.setting.scorer_lr)
+    training.fit(models, cohort.x[row, kept], cohort.y[row, kept], recipe, seeds=cohort.starts(), on_epoch=look)
+    return rows
+
+
+def seen(profile: str, condition: str) -> dict[str, Tensor]:
+    """What one scorer, of the first seed alone, sees: `images` [N, H, W(, C)], `labels` as given [N], which of them
+    are `wrong` [N], and the `features` [N, D] that JSCDS reads."""
+    setting = choose(profile, PROFILES)
+    cohort = Cohort(setting, CONDITIONS[condition], setting.seeds[:1])
+    (d,), features = cohort.draws, cohort.predicted("trained")[0][0]
+    return {"images": d.train.images, "labels": d.labels, "wrong": d.wrong, "features": features}
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The experiment's tables: `tuning`, `rows` (one row per trained network), `geometry` (one row per seed and
-    complete condition), and `lrs`, the step sizes chosen."""
+    """The experiment's tables. `rows`: a row for each network trained, at every step size. `geometry`: one for each
+    seed, clean labels. `fitted`: one for each condition and seed. `looks`: as `looked`. `left_out`: a replication
+    whose validation images no step size is chosen by."""
 
-    tuning: pd.DataFrame
     rows: pd.DataFrame
     geometry: pd.DataFrame
-    lrs: dict[str, dict[str, float]]
+    fitted: pd.DataFrame
+    looks: pd.DataFrame
+    left_out: int | None = None
 
     @property
-    def tuned(self) -> list[dict]:
-        """The step sizes chosen, as rows."""
-        return [{"architecture": a, "arm": arm, "lr": lr} for a, arms in self.lrs.items() for arm, lr in arms.items()]
+    def seeds(self) -> list[int]:
+        return sorted(set(self.rows.seed.tolist()))
+
+    def arm(self, method: str, fraction: float, condition: str, matched: str) -> pd.DataFrame:
+        """The rows of one arm at all step sizes. Raises ValueError for an arm that was not run."""
+        rows = self.rows
+        rows = rows[(rows.method == method) & (rows.fraction == fraction)]
+        rows = rows[(rows.condition == condition) & (rows.matched == matched)]
+        if rows.empty:
+            raise ValueError(f"no arm ({method}, {fraction}, {condition}, {matched}) was run")
+        return rows
+
+    def chosen(
+        self, method: str, fraction: float = 0.5, condition: str = CLEAN.name, matched: str = "epochs"
+    ) -> pd.Series:
+        """Seed -> the step size of the highest mean validation accuracy over the other replications; ties to the
+        smaller."""
+        rows = self.arm(method, fraction, condition, matched)
+        table = rows.pivot(index="seed", columns="lr", values="validation").sort_index(axis=1)
+        return pd.Series(
+            {s: float(table.drop(index={s, self.left_out} - {None}).mean().idxmax()) for s in table.index}
+        )
 
     def accuracies(
-        self,
-        method: str,
-        fraction: float = 0.5,
-        condition: str = "clean",
-        matched: str = "epochs",
-        architecture: str = RESNET,
+        self, method: str, fraction: float = 0.5, condition: str = CLEAN.name, matched: str = "epochs"
     ) -> pd.Series:
-        """Test accuracy in percent by seed, of one arm."""
-        rows = self.rows.query(
-            "method == @method and fraction == @fraction and condition == @condition and matched == @matched "
-            "and architecture == @architecture"
-        )
-        if rows.empty:
-            raise ValueError(f"no arm ({method}, {fraction}, {condition}, {matched}, {architecture}) was run")
-        return 100 * rows.set_index("seed").accuracy.sort_index()
+        """Test accuracy in percent by seed, each at its chosen step size."""
+        table = self.arm(method, fraction, condition, matched).pivot(index="seed", columns="lr", values="accuracy")
+        chosen = self.chosen(method, fraction, condition, matched)
+        return 100 * pd.Series({seed: table.loc[seed, lr] for seed, lr in chosen.items()})
 
 
-def run(profile: str) -> Results:
-    """The whole experiment at one profile: tune, score, train. Every step is cached, so it can be stopped."""
+def execute(profile: str) -> Results:
+    """The whole experiment at one profile: score, then train. Every step is cached, so it can be stopped."""
     setting = choose(profile, PROFILES)
-    grid = [{"profile": profile, "architecture": a, "lr": lr} for a in (MOBILENET, RESNET) for lr in setting.lr_grid]
-    tuning = pd.DataFrame(chain.from_iterable(runs.run_all(tune, grid, show="JSCDS 1/3: step sizes")))
-    lrs = best_lr(tuning)
-    cohorts = [(MOBILENET, c) for c in COMPLETE] + [(RESNET, c) for c in setting.conditions]
-    scoring = [{"profile": profile, "architecture": a, "condition": c, "lr": lrs[a]["full"]} for a, c in cohorts]
-    scored = runs.run_all(score, scoring, show="JSCDS 2/3: scorers and subsets")
-    training_jobs = [
-        {
-            **dict(zip(("profile", "architecture", "condition"), (profile, a, c), strict=True)),
-            **asdict(arm),
-            "lr": lrs[a]["subset"],
-            "lr_full": lrs[a]["full"],
-        }
-        for a, c in cohorts
-        for arm in arms(c, a)
+    scoring = [{"profile": profile, "condition": c} for c in setting.conditions]
+    scored = runs.run_all(score, scoring, show="JSCDS 1/2: scorers and subsets")
+    jobs = [
+        {"profile": profile, "condition": c, **asdict(arm), "lr": lr}
+        for c in setting.conditions
+        for arm in arms(c)
+        for lr in setting.lr_grid
+        if not (arm in (FULL, AGAIN) and lr == setting.scorer_lr)  # the scorers themselves
     ]
-    trained = runs.run_all(train, training_jobs, show="JSCDS 3/3: networks")
-    full = [
-        {
-            "architecture": a,
-            "condition": c,
-            "method": "full",
-            "fraction": 1.0,
-            "matched": "epochs",
-            "seed": seed,
-            "accuracy": accuracy,
-            "kept": setting.samples,
-            "wrong_kept": CONDITIONS[c].rate,
-        }
-        for (a, c), result in zip(cohorts, scored, strict=True)
-        for seed, accuracy in zip(setting.seeds_for(a), result["full"], strict=True)
-    ]
-    geometry = [
-        {"condition": c, **record}
-        for (_, c), result in zip(cohorts, scored, strict=True)
-        for record in result.get("geometry", [])
-    ]
-    return Results(tuning, pd.DataFrame([*full, *chain.from_iterable(trained)]), pd.json_normalize(geometry), lrs)
+    trained = runs.run_all(train, jobs, show="JSCDS 2/2: networks")
+    rows = [*chain.from_iterable(result["rows"] for result in scored), *chain.from_iterable(trained)]
+    shapes = [record for result in scored for record in result.get("geometry", [])]
+    fitted = [record for result in scored for record in result["fitted"]]
+    looks = runs.cached(looked, {"profile": profile})
+    return Results(pd.DataFrame(rows), pd.json_normalize(shapes), pd.DataFrame(fitted), pd.DataFrame(looks))

@@ -6,8 +6,8 @@ import seaborn
 import torch
 from matplotlib.figure import Figure
 
-from palimpsest.chapters.jscds.claims import against_full, against_methods
-from palimpsest.chapters.jscds.cohort import COMPLETE, METHODS, NOISY, RESNET
+from palimpsest.chapters.jscds.claims import against_full, against_methods, floors
+from palimpsest.chapters.jscds.cohort import CLEAN, NOISY
 from palimpsest.chapters.jscds.experiment import Results
 from palimpsest.figures import COLOURS, forest
 from palimpsest.metrics.statistics import estimate
@@ -47,19 +47,16 @@ def distribution(scores: torch.Tensor, labels: torch.Tensor, wrong: torch.Tensor
 def fractions(results: Results) -> Figure:
     """Test accuracy against the fraction kept, clean and noisy, with 95 % intervals over seeds."""
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.8), sharey=True)
-    table = results.rows[(results.rows.architecture == RESNET) & (results.rows.matched == "epochs")]
-    for axis, condition in zip(axes, COMPLETE, strict=True):
-        here = table[table.condition == condition]
-        for i, method in enumerate(("jscds", "random", "successor code")):
-            group = here[here.method == method].groupby("fraction")
-            arms = {fraction: estimate(100 * rows.accuracy) for fraction, rows in group}
+    for axis, condition in zip(axes, (CLEAN.name, NOISY.name), strict=True):
+        for i, method in enumerate(("jscds", "random")):
+            arms = {f: estimate(results.accuracies(method, f, condition)) for f in (0.3, 0.5, 0.7)}
             means = [e.mean for e in arms.values()]
             errors = [[e.mean - e.low for e in arms.values()], [e.high - e.mean for e in arms.values()]]
-            shifted = [100 * f + 0.8 * (i - 1) for f in arms]
-            axis.errorbar(shifted, means, yerr=errors, marker="osD"[i], capsize=3, color=COLOURS[i], label=method)
-        full = estimate(100 * here[here.method == "full"].accuracy)
+            shifted = [100 * f + 0.8 * (i - 0.5) for f in arms]
+            axis.errorbar(shifted, means, yerr=errors, marker="os"[i], capsize=3, color=COLOURS[i], label=method)
+        full = estimate(results.accuracies("full", 1.0, condition))
         axis.axhspan(full.low, full.high, color="0.6", alpha=0.35, label="full set")
-        axis.set(xlabel="kept, % of the training data", title=condition, xticks=[10, 30, 50, 70])
+        axis.set(xlabel="kept, % of the training data", title=condition, xticks=[30, 50, 70])
     axes[0].set_ylabel("test accuracy, %")
     axes[0].legend(loc="lower right", fontsize=8)
     figure.tight_layout()
@@ -67,20 +64,19 @@ def fractions(results: Results) -> Figure:
 
 
 def differences(results: Results) -> Figure:
-    """JSCDS at 50 % and 70 % minus the full set, in points, under every condition."""
+    """JSCDS at 50 % and 70 % minus the full set, in points, and the full set minus itself, by condition."""
     figure, axis = plt.subplots(figsize=(7.2, 4.2))
-    seventy = against_full(results, 0.7)
-    half = against_full(results, 0.5)
-    rows = {
-        f"{condition}, {'equal updates' if matched == 'steps' else 'equal epochs'}": e
-        for (condition, matched), e in half.items()
+    arms = [against_full(results, fraction) for fraction in (0.5, 0.7)]
+    where = {at: f"{at[0]}, equal {at[1]}" for at in arms[0]}
+    floor = {
+        f"{c}: full again": floors(results, c)["full minus full again"] for c in dict.fromkeys(c for c, _ in where)
     }
-    forest(axis, rows, label="50 % kept")
-    at = {name: len(half) - 1 - i for i, name in enumerate(half)}
-    for i, (name, e) in enumerate(seventy.items()):
+    forest(axis, {where[at]: e for at, e in arms[0].items()} | floor, label="50 % kept; full minus full again")
+    rows = {name: len(where) + len(floor) - 1 - i for i, name in enumerate(where.values())}
+    for i, (at, e) in enumerate(arms[1].items()):
         axis.errorbar(
             e.mean,
-            at[name] - 0.25,
+            rows[where[at]] - 0.25,
             xerr=[[e.mean - e.low], [e.high - e.mean]],
             fmt="s",
             color=COLOURS[1],
@@ -94,12 +90,22 @@ def differences(results: Results) -> Figure:
 
 
 def rivals(results: Results) -> Figure:
-    """JSCDS minus every other method at 50 %, clean and with 20 % wrong labels."""
-    others = [name for name in METHODS if name != "jscds"]
-    figure, axis = plt.subplots(figsize=(7.2, 5.2))
-    for i, condition in enumerate(COMPLETE):
-        forest(
-            axis, against_methods(results, condition, others), colour=COLOURS[i], offset=-0.25 * i, label=condition
+    """JSCDS minus every other method at 50 %, clean and with 20 % wrong labels, and the placebo pair."""
+    figure, axis = plt.subplots(figsize=(7.2, 5.6))
+    placebo, rows = "random minus random again", []
+    for condition in (CLEAN.name, NOISY.name):
+        rows.append(against_methods(results, condition) | {placebo: floors(results, condition)[placebo]})
+    at = {name: len(rows[0]) - 1 - i for i, name in enumerate(rows[0])}
+    forest(axis, rows[0], colour=COLOURS[0], label=CLEAN.name)
+    for i, (name, e) in enumerate(rows[1].items()):
+        axis.errorbar(
+            e.mean,
+            at[name] - 0.25,
+            xerr=[[e.mean - e.low], [e.high - e.mean]],
+            fmt="s",
+            color=COLOURS[1],
+            capsize=3,
+            label=NOISY.name if i == 0 else None,
         )
     axis.set(xlabel="JSCDS minus the method, points of test accuracy", title="Right of zero, JSCDS wins")
     axis.legend(fontsize=8)
@@ -110,7 +116,7 @@ def rivals(results: Results) -> Figure:
 def wrong_kept(results: Results) -> Figure:
     """Share of wrong labels among the kept half, by method, 20 % being wrong before selection."""
     table = results.rows.query("condition == @NOISY.name and fraction == 0.5 and matched == 'epochs'")
-    table = table[table.architecture == RESNET]
+    table = table.drop_duplicates(["method", "seed"])  # a subset is the same at every step size
     shares = {m: estimate(100 * g.wrong_kept) for m, g in table.groupby("method")}
     shares = dict(sorted(shares.items(), key=lambda item: item[1].mean))
     figure, axis = plt.subplots(figsize=(7.2, 4.4))
@@ -122,11 +128,26 @@ def wrong_kept(results: Results) -> Figure:
     return figure
 
 
+def tuning(results: Results) -> pd.DataFrame:
+    """Every arm at every step size: mean validation accuracy and its standard deviation over replications, in
+    percent, and how many replications chose the value."""
+    keys = ["condition", "method", "fraction", "matched"]
+    rows = []
+    for (condition, method, fraction, matched), group in results.rows.groupby(keys, sort=False):
+        row = {"condition": condition, "arm": f"{method}, {100 * fraction:.0f} %, equal {matched}"}
+        chosen = results.chosen(method, fraction, condition, matched)
+        for lr, at in group.groupby("lr"):
+            mean, sd = 100 * at.validation.mean(), 100 * at.validation.std()
+            row[f"step size {lr:g}"] = f"{mean:.1f} ± {sd:.1f}, chosen by {int((chosen == lr).sum())}"
+        rows.append(row | {"diverged": int(group.diverged.sum())})
+    return pd.DataFrame(rows)
+
+
 def work(costs: pd.DataFrame) -> Figure:
     """Multiply-adds by stage, in units of one training on all the data."""
     table = costs.set_index("method")
     unit = table.total["full"]
-    table = (table[["signals", "scoring", "final"]] / unit).sort_values("signals")
+    table = (table[["scorer", "scoring", "final"]] / unit).sort_values("scorer")
     figure, axis = plt.subplots(figsize=(7.2, 4.2))
     left = 0
     for i, (stage, values) in enumerate(table.items()):
