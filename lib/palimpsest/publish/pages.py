@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
-
 from palimpsest import ledger
 from palimpsest.ledger import Claim
 from palimpsest.runs import paths
@@ -195,6 +193,8 @@ def write_readme() -> None:
 
 def readme_figure() -> str:
     """The README's figure as SVG, out of the committed notebook; ValueError when that has no such figure."""
+    import nbformat  # seconds to import, which few need
+
     chapter, name, _ = README_FIGURE
     path = paths.ROOT / "notebooks" / f"{chapter}.ipynb"
     for cell in nbformat.read(path, 4).cells:
