@@ -1,6 +1,8 @@
 """Settings that must hold before any test module is imported, and which combinations of parameters are run."""
 
+import gc
 import os
+import sys
 from itertools import combinations
 
 import pytest
@@ -9,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small: thr
 
 import palimpsest.chapters  # noqa: F401 (before a test imports numpy or torch: it pins the arithmetic)
 from palimpsest.training import checkpoints
+
+sys.modules.setdefault("rfc3987_syntax", None)  # the grammar of URIs: seconds to compile, and nbformat asks nothing
 
 
 def pytest_configure(config):
@@ -40,6 +44,13 @@ def pytest_collection_modifyitems(config, items):
     thinned = {item for cases in tests.values() for item in cases} - kept
     items[:] = [item for item in items if item not in thinned]
     config.hook.pytest_deselected(items=list(thinned))
+
+
+def pytest_collection_finish():
+    """What was imported stays: statsmodels collects garbage at every correction for several tests, half a second
+    each time where it looks through all that torch and transformers hold."""
+    gc.collect()
+    gc.freeze()
 
 
 class Stopped(Exception):

@@ -22,6 +22,7 @@ from palimpsest import arithmetic, verdicts
 from palimpsest.data import manifest
 from palimpsest.metrics.statistics import Estimate, needed
 from palimpsest.runs import paths
+from palimpsest.runs.cache import LOADER
 from palimpsest.runs.files import write_atomic
 from palimpsest.runs.machine import environment
 from palimpsest.verdicts import Quantity
@@ -117,7 +118,7 @@ def claims() -> dict[str, Claim]:
     found: dict[str, Claim] = {}
     for file in sorted((paths.DATA / "claims").glob("*.yaml")):
         manifest.verify(file.relative_to(paths.DATA))
-        for entry in yaml.safe_load(file.read_text(encoding="utf-8")):
+        for entry in yaml.load(file.read_text(encoding="utf-8"), LOADER):
             try:
                 claim = Claim(**entry)
             except TypeError as error:

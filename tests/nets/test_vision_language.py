@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import pickle
 import re
 import shutil
 
@@ -249,7 +250,29 @@ def test_the_target_names_garments_and_the_drafter_follows(processor, test_split
     assert total / 2 < hits < total
 
 
+@pytest.fixture(scope="module")
+def once_for_each_target():
+    """Two drafters share a target: what it says, and its loss on texts, is computed once."""
+
+    def kept(function):
+        found = {}
+
+        def once(model, processor, prompts, *rest):
+            asked = (model, pickle.dumps((prompts, rest)))
+            if asked not in found:
+                found[asked] = function(model, processor, prompts, *rest)
+            return found[asked]
+
+        return once
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("greedy", "_loss"):
+            patch.setattr(pair_quality, name, kept(getattr(pair_quality, name)))
+        yield
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("once_for_each_target")
 @pytest.mark.parametrize(("target", "drafter", "folder"), PAIRS)
 def test_the_shipped_quality_is_what_the_models_do(target, drafter, folder, processor, test_split, loaded):
     count = 30

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -101,6 +102,12 @@ def installed(tmp_path_factory):
     if done.returncode:
         done = run(*install)
     assert not done.returncode, done.stderr
+    # With the bytecode of the same files here: a Python compiles anew only what is of another time or size.
+    ours = Path(sysconfig.get_path("purelib"))
+    its = environment / ours.relative_to(sys.prefix)
+    for compiled in ours.rglob("__pycache__"):
+        if (its / compiled.relative_to(ours)).parent.is_dir():
+            shutil.copytree(compiled, its / compiled.relative_to(ours))
     return environment / "bin", file
 
 

@@ -213,7 +213,8 @@ def unit(fast: bool = False) -> None:
     for command in (["check"], ["format", "--check"]):
         if subprocess.run([sys.executable, "-m", "ruff", *command, "-q", str(paths.ROOT)], check=False).returncode:
             raise GateError(f"ruff {' '.join(command)} found something")
-    _pytest("tests", "-n", "2", *(["-m", "not slow"] if fast else []))
+    # nbval would be loaded by each process, and with it what reads and runs notebooks.
+    _pytest("tests", "-n", "2", "-p", "no:nbval", *(["-m", "not slow"] if fast else []))
 
 
 def check() -> None:

@@ -1,11 +1,10 @@
 """Pages that the ledger renders: the claims table (front page and README), the results and the status page."""
 
-from collections import Counter
+import csv
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
-
-import nbformat
-import pandas as pd
+from statistics import median
 
 from palimpsest import ledger
 from palimpsest.data import manifest
@@ -159,24 +158,25 @@ def status_page(claims: list[Claim]) -> str:
 def pinning() -> list[str]:
     """What the pinned arithmetic costs, from `data/bench/arithmetic.cpu.csv`: one piece of each chapter, run in turn
     with either arithmetic."""
-    file = manifest.verify("bench/arithmetic.cpu.csv")
-    rows = pd.read_csv(file, dtype={"chapter": str, "commit": str})
+    with manifest.verify("bench/arithmetic.cpu.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     parts = [
         "",
         "## What the pinned arithmetic costs",
         "",
-        f"Seconds of one core for one piece of each chapter, with {rows.cpu.iloc[0]}, medians of runs that took "
-        "turns; "
-        f"commit `{rows.commit.iloc[0]}`, {rows.date.iloc[0]}.",
+        f"Seconds of one core for one piece of each chapter, with {rows[0]['cpu']}, medians of runs that took "
+        f"turns; commit `{rows[0]['commit']}`, {rows[0]['date']}.",
         "",
         "| chapter | piece | runs | pinned, s | native, s | ratio |",
         "|---|---|---|---|---|---|",
     ]
-    for (chapter, piece), own in rows.groupby(["chapter", "piece"]):
-        seconds = own.groupby("arithmetic").cpu_seconds.agg(["median", "size"])
-        pinned, native = seconds.loc["pinned", "median"], seconds.loc["native", "median"]
-        runs = int(seconds["size"].min())
-        parts.append(f"| {chapter} | {piece} | {runs} | {pinned:.1f} | {native:.1f} | {pinned / native:.2f} |")
+    seconds = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        seconds[row["chapter"], row["piece"]][row["arithmetic"]].append(float(row["cpu_seconds"]))
+    for (chapter, piece), found in seconds.items():
+        pinned, native = median(found["pinned"]), median(found["native"])
+        ratio = f"{len(found['pinned'])} | {pinned:.1f} | {native:.1f} | {pinned / native:.2f}"
+        parts.append(f"| {chapter} | {piece} | {ratio} |")
     return parts
 
 
@@ -222,6 +222,8 @@ def write_readme() -> None:
 
 def readme_figure() -> str:
     """The README's figure as SVG, out of the committed notebook; ValueError when that has no such figure."""
+    import nbformat  # seconds to import, which few need
+
     chapter, name, _ = README_FIGURE
     path = paths.ROOT / "notebooks" / f"{chapter}.ipynb"
     for cell in nbformat.read(path, 4).cells:
