@@ -282,12 +282,12 @@ def test_the_random_family_decodes_exactly_and_accepts_something(policy):
 
 
 def test_smoke_runs_every_arm(in_process, monkeypatch):
-    monkeypatch.setitem(PROFILES, "smoke", replace(PROFILES["smoke"], most=5))
+    monkeypatch.setitem(PROFILES, "smoke", replace(PROFILES["smoke"], seeds=(0,), most=5))
     found = experiment.execute("smoke")
     assert set(found.decodes.arm) == set(found.arms)
     assert found.decodes.same.all()
     assert len(found.tuning) == 24
     for name in ("recycling", "lookup", "random 0.9", "sage, text", "sage, T = 1"):
-        assert len(found.of(name)) == 2
+        assert len(found.of(name)) == 1
     with pytest.raises(ValueError, match="no arm 'medusa'"):
         found.of("medusa")
