@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from functools import cache
 from itertools import combinations
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors of tests are small: threads would only wait for each other
 
 import palimpsest.chapters  # noqa: F401 (before a test imports numpy or torch: it pins the arithmetic)
+from palimpsest.runs import machine
 from palimpsest.training import checkpoints
 
 sys.modules.setdefault("rfc3987_syntax", None)  # the grammar of URIs: seconds to compile, and nbformat asks nothing
@@ -51,6 +53,14 @@ def pytest_collection_finish():
     each time where it looks through all that torch and transformers hold."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def versions():
+    """Every key of the cache asks for six versions, each in a file of its own; no test installs another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "installed", cache(machine.installed))
+        yield
 
 
 class Stopped(Exception):
