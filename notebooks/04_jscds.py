@@ -208,7 +208,7 @@ for size in (0.001, 0.05):
 # %% [markdown]
 # So, as long as samples stay near their centre, $J$ ranks them as a weighted squared distance between probabilities does. A
 # plain distance between the embeddings themselves can still part from it, and it is easy to say where: a softmax forgets
-# what is common to all coordinates. In the following class of six samples two are shifted by a constant. For $J$ they sit on
+# what is common to all coordinates. In the following class of six samples two are shifted by a constant. For $J$ they sit all but on
 # their centre; for $L_2$ they are the farthest.
 
 # %% tags=["nbval-check-output"]
