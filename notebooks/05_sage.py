@@ -314,7 +314,7 @@ replayed = (results.decodes.how == "replayed").sum()
 print(f"{replayed} replays, {len(results.decodes) - replayed} decodes")
 
 # %% [markdown]
-# Is a replay the decode? The same requests, decoded by seven policies and with every drafter: the text, and of every round the
+# Is a replay the decode? Requests of every seed, decoded by five policies and with every drafter: the text, and of every round the
 # drafts accepted, nodes, levels and forwards.
 
 # %% tags=["nbval-check-output"]
@@ -489,7 +489,7 @@ figures.table(tables.speeds_of_both(results, bench))
 # %% [markdown]
 # The table puts the speed that counted forwards and their recorded cost give beside the wall clock of the same policies.
 #
-# The two agree within the clock's intervals, which are wide: two requests a seed. Counted over 400 pictures, with both models'
+# The two agree within the clock's intervals, which are wide: two requests a seed. Counted over all pictures, with both models'
 # forwards at what they cost, differences of a few per cent can be told apart; `sage-faster` is judged by them.
 #
 # ### On a real language model

@@ -163,7 +163,6 @@ def arms(
     found |= {policy: Arm(policy, best[policy]) for policy in ("eagle2", "opt_tree")}
     found["eagle2, small"] = Arm("eagle2", small | {"top_k": min(best["eagle2"]["top_k"], size)})
     found["opt_tree, small"] = Arm("opt_tree", small | {"threshold": best["opt_tree"]["threshold"]})
-    found |= {f"{policy}, cheapest": Arm(policy, cheapest["vision"][policy]) for policy in ("eagle2", "opt_tree")}
     found |= {name: Arm("sage", options) for name, options in READINGS.items()}
     found |= {f"{rule} {ratio}": Arm("sage", drafter=rule, ratio=ratio) for rule, ratio in PRUNED}
     found |= {kind: Arm("sage", drafter=kind) for kind in WITHOUT_MODEL}
@@ -175,7 +174,7 @@ def arms(
     }
 
 
-CHECKED = ("chain", "specvlm", "static", "sage", "sage, tuned", "source: deepest accepted", "target's attention 0.9")
+CHECKED = ("chain", "specvlm", "sage", "source: deepest accepted", "target's attention 0.9")
 """Arms that are replayed and decoded, so that the two can be compared; and SAGE on every other pair."""
 AXES = {
     "nodes": (4, 8, 16, 25, 32, 48, NODES),

@@ -25,8 +25,8 @@ from palimpsest.runs import paths
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """N of the verify-cost curve c(N)."""
 TIMED = (
-    *("autoregressive", "chain", "chain, cheapest", "specvlm", "static", "static, cheapest", "eagle2, cheapest"),
-    *("opt_tree, cheapest", "sage", "sage, cheapest", "no look-ahead", "attention 0.8", "recycling", "lookup"),
+    *("autoregressive", "chain", "chain, cheapest", "specvlm", "static", "static, cheapest", "eagle2", "opt_tree"),
+    *("sage", "sage, cheapest", "no look-ahead", "attention 0.8", "recycling", "lookup"),
 )
 REAL = {
     "vocab_size": 49152,

@@ -74,7 +74,7 @@ def tuning(results: Results) -> pd.DataFrame:
         took = [
             what
             for what, arm in (("length", LONGEST.get(policy, policy)), ("speed", f"{policy}, cheapest"))
-            if results.arms[arm].options == options
+            if arm in results.arms and results.arms[arm].options == options
         ]
         row = {
             "policy": {"sage": "SAGE"}.get(policy, NAMES[policy]),
@@ -139,7 +139,7 @@ def decoded(results: Results) -> pd.DataFrame:
 def speeds_of_both(results: Results, bench: pd.DataFrame) -> pd.DataFrame:
     """Speed over plain decoding by counted forwards at their recorded cost, and by the recorded wall clock."""
     plain, rows = speed(bench, "autoregressive"), []
-    for arm in ("chain, cheapest", "specvlm", "static, cheapest", "sage", "sage, cheapest", "eagle2, cheapest"):
+    for arm in ("chain, cheapest", "specvlm", "static, cheapest", "sage", "sage, cheapest"):
         counted = 1 / results.by_seed(arm, lambda part: cost_per_token(part, results.costs))
         rows.append(
             {
