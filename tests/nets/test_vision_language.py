@@ -1,7 +1,6 @@
 import copy
 import json
 import math
-import pickle
 import re
 import shutil
 
@@ -258,7 +257,8 @@ def once_for_each_target():
         found = {}
 
         def once(model, processor, prompts, *rest):
-            asked = (model, pickle.dumps((prompts, rest)))
+            values = [value.tolist() if isinstance(value, torch.Tensor) else value for value in rest]
+            asked = (model, repr((prompts, values)))
             if asked not in found:
                 found[asked] = function(model, processor, prompts, *rest)
             return found[asked]
