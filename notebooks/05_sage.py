@@ -377,16 +377,17 @@ figure = draw.signal(results) if profile != "smoke" else None
 # At a token, confidence separates right guesses from wrong ones with every drafter; the probability of the likeliest candidate,
 # which every drafter has at hand, separates them slightly better still (reasons of `sage-entropy-signal`). At the root of a
 # *tree* it says less (right, first group): a path of eight levels passes through eight distributions, and the first tells little
-# of the others. And SAGE shapes a tree by what was drafted *before*, which tells next to nothing of this round (second group).
-# That can only help if confidence has a memory:
+# of the others. And SAGE shapes a tree by what was drafted *before*, which tells still less of this round, with the two surest
+# drafters nothing (second group). That can only help if confidence has a memory:
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Correlation of the confidence with itself, by lag in SAGE's rounds (left) and in tokens (right), minus its mean over random orders of each text; mean and 95 % interval over seeds. What lies on zero cannot be looked ahead to.", "name": "fig-sage-memory"}, "image": {"alt": "Two plots of autocorrelation against lag for five drafters."}}
 figure = draw.memory(results) if profile != "smoke" else None
 # %% [markdown]
-# From one token to the next there is a memory, clear with the surer drafters and faint with the others; two tokens on it is gone,
+# From one token to the next there is a memory, clear with the surer drafters and faint with the weakest; two tokens on it is gone,
 # in texts whose sentences are made of a free choice and the words that follow from it. From one of SAGE's rounds to the next
-# nothing of use is left. A round moves the text on by several tokens, and the next begins behind the target's own word, most
-# often one that the drafter did not expect.
+# the correlation lies slightly below zero, with every drafter: after a sure round a less sure one is a little likelier than by
+# chance. A round moves the text on by several tokens, and the next begins behind the target's own word, most often one that the
+# drafter did not expect.
 #
 # ### Equal budgets
 
@@ -416,7 +417,8 @@ figures.table(tables.budgets(results))
 # **What the paper credits to adapting is depth.** SpecVLM's tree, the paper's comparison, has 25 nodes and ends at level 5, while
 # SAGE may go to level 8. Held to five levels, SAGE falls behind SpecVLM's tree; and a static tree with the same 25 nodes and eight
 # levels is ahead of SAGE as stated by more than a token a round. A chain of 8 guesses, which adapts to nothing, has more accepted than
-# SAGE as stated, too.
+# SAGE as stated, too. How SAGE stands against SpecVLM's tree depends on the drafter: well ahead with the surest, level with the
+# chapter's, behind with the weaker ones, which seldom get past level 5 and want width (reasons of `sage-longer`).
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "SAGE's accepted drafts (left) and nodes (right) per round by the constant of its threshold, 0.1 in the paper, for five drafters; mean and 95 % interval over seeds.", "name": "fig-sage-threshold"}, "image": {"alt": "Two line plots against the threshold's constant."}}
 figure = draw.threshold(results)
@@ -489,8 +491,10 @@ figures.table(tables.speeds_of_both(results, bench))
 # %% [markdown]
 # The table puts the speed that counted forwards and their recorded cost give beside the wall clock of the same policies.
 #
-# The two agree within the clock's intervals, which are wide: two requests a seed. Counted over all pictures, with both models'
-# forwards at what they cost, differences of a few per cent can be told apart; `sage-faster` is judged by them.
+# The two differ by what counting leaves out, the host's work, and agree in how close the policies are; the clock's intervals are
+# wide, with two requests a seed. Counted over all pictures, differences of a few per cent can be told apart, and `sage-faster` is
+# judged by them. One of its comparisons is kinder to SAGE than it should be: the four settings of the static tree all have up to
+# 64 nodes, and with the surest drafter a small static tree would cost less than the cheapest of them.
 #
 # ### On a real language model
 #
