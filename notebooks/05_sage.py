@@ -335,8 +335,8 @@ print(
 figures.table(tables.tuning(results))
 
 # %% [markdown]
-# What the pair can do, measured on a thousand test pictures when it was trained (`data/vision_language/README.md`),
-# and what a request looks like here:
+# What the pair can do, measured on a thousand test pictures when it was trained (`data/vision_language/README.md`); and
+# of the requests here, what each drafter guesses and how long a description is:
 
 # %% tags=["hide-input"]
 picture = stepper.decode(1000, decoding.policies["sage"]())
