@@ -118,7 +118,8 @@ def test_the_floor_is_what_chance_does():
     first, second, again = (rows.assign(method=name) for name in (*PLACEBO, "retrain again"))
     first["FA"] += 0.02
     first["gap"] += [1.0, 2.0, 3.0, 2.0, 1.0]
-    again["FA"] = found.rows[found.rows.method == "retrain"].FA.to_numpy() + [0.03, -0.03, 0.03, -0.03, 0.03]
+    again["FA"] = found.rows.FA[found.rows.method == "retrain"].to_numpy()
+    again["FA"] += [0.03, -0.03, 0.03, -0.03, 0.03]
     found = replace(found, rows=pd.concat([found.rows, first, second, again], ignore_index=True))
     table = tables.floor_table(found).set_index("measure")
     of_placebo, of_retrain = table.columns
