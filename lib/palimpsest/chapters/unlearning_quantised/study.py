@@ -27,7 +27,7 @@ from palimpsest.training import TrainingDiverged, seeds
 
 NAME, PROFILE = "unlearning_quantised", "study"
 PARTS = ("forget", "retain", "test", "validation")
-KEPT = 250
+KEPT = 200
 """Samples of the retain set, of the test and of the validation images whose logits are stored."""
 
 
