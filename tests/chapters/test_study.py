@@ -16,43 +16,62 @@ from typer.testing import CliRunner
 from palimpsest import runs
 from palimpsest.chapters.shared import audit, stored, study
 from palimpsest.chapters.unlearning_quantised import study as unlearning
+from palimpsest.chapters.unlearning_quantised.arms import REFERENCES
 from palimpsest.chapters.unlearning_quantised.cohort import Cohort
+from palimpsest.chapters.unlearning_quantised.experiment import grid
 from palimpsest.commands import main
 from palimpsest.data import manifest
 from palimpsest.runs import paths, pool
 from palimpsest.training import TrainingDiverged
-from palimpsest.unlearning import vision
 
 
 def test_rows_say_what_the_predictions_give(recorded):
     table = study.recompute(PLAN)
-    judged = table[table.group == "judged"]
-    assert set(judged.method) == {"original", "retrain", *METHODS}
-    assert all(sorted(seeds) == [0, 1] for _, seeds in judged.groupby("method").seed)
-    retrain = judged[judged.method == "retrain"]
-    assert (retrain.gap == 0).all()
-    assert (retrain.agreement == 1).all()
-    assert (judged.gap[judged.method == "original"] > 0).all()
-    chosen = judged[judged.method.isin(METHODS)].value
-    assert chosen.isin(vision.METHODS["fine-tune"].grid).all()
+    assert set(table.method) == {*REFERENCES, *METHODS}
+    # Every method runs at every value on every seed, and no network at any.
+    tried = table[table.value.notna()]
     for method in METHODS:
-        tuning = table[(table.group == "tuning") & (table.method == method)]
-        best = tuning.sort_values(["gap", "value"]).value.iloc[0]
-        assert (judged.value[judged.method == method] == best).all()
+        own = tried[tried.method == method]
+        assert sorted(zip(own.value, own.seed, strict=True)) == [
+            (value, seed) for value in grid("study", method) for seed in (0, 1)
+        ]
+    assert set(table.method[table.value.isna()]) == set(REFERENCES)
+    retrain = table[table.method == "retrain"]
+    assert (retrain.gap == 0).all()
+    assert (retrain.tuning_gap == 0).all()
+    assert (retrain.agreement == 1).all()
+    for others in ("original", "retrain again"):
+        assert (table.gap[table.method == others] > 0).all()
+    assert (tried.steps > 0).all()
+    assert table.steps[table.value.isna()].isna().all()
+    # The value of a seed is what did best on the other one.
+    tuned = unlearning.tuned(table)
+    assert len(tuned) == 2 * len(METHODS)
+    for method, seed, value in zip(tuned.method, tuned.seed, tuned.value, strict=True):
+        other = tried[(tried.method == method) & (tried.seed == 1 - seed)]
+        assert value == other.sort_values(["tuning_gap", "value"]).value.iloc[0]
     # By hand, from one file: FA is the share of the forget set whose label is the largest logit.
     arrays = load(stored.file_of(PLAN.name, arm("Q-MUL")).read_bytes())
-    assert {name: (a.dtype.name, a.shape) for name, a in arrays.items()} == {
-        "forget": ("float16", (5, 10)),
-        "retain": ("float16", (40, 10)),
-        "test": ("float16", (40, 10)),
-        "forget_labels": ("uint8", (5,)),
-        "retain_labels": ("uint8", (40,)),
-        "test_labels": ("uint8", (40,)),
+    counts = {"forget": 5, "retain": 95, "test": 40, "validation": 40}
+    logits = {name: ("float16", (count, 10)) for name, count in counts.items()}
+    assert {name: (a.dtype.name, a.shape) for name, a in arrays.items()} == logits | {
+        f"{name}_labels": ("uint8", (count,)) for name, count in counts.items()
     }
-    row = judged[(judged.method == "Q-MUL") & (judged.seed == 0)].iloc[0]
+    row = tried[(tried.method == "Q-MUL") & (tried.seed == 0)].sort_values("value").iloc[0]
+    against = load(stored.file_of(PLAN.name, arm("retrain")).read_bytes())
     for name, part in (("FA", "forget"), ("RA", "retain"), ("TA", "test")):
         assert row[name] == (arrays[part].argmax(1) == arrays[f"{part}_labels"]).mean()
+    assert row.agreement == (arrays["forget"].argmax(1) == against["forget"].argmax(1)).mean()
     manifest.check()
+
+
+def test_the_retain_set_is_stored_in_part(recorded, monkeypatch):
+    monkeypatch.setattr(unlearning, "KEPT", 20)
+    (outcome,) = unlearning.compute([arm("retrain")])
+    counts = {name: len(a) for name, a in outcome.predictions.items() if "labels" not in name}
+    assert counts == {"forget": 5, "retain": 20, "test": 20, "validation": 20}
+    whole = stored.predictions(PLAN.name, arm("retrain"))
+    assert (stored.rounded(outcome.predictions)["test"] == whole["test"][:20]).all()
 
 
 def test_a_study_that_was_stopped_goes_on_and_computes_nothing_twice(recorded, use_data, monkeypatch, capsys):
@@ -109,11 +128,15 @@ def test_a_run_that_diverges_is_an_outcome(recorded, monkeypatch):
 
     monkeypatch.setattr(unlearning, "forget", diverge)
     study.run(PLAN)
-    rows = study.recompute(PLAN).set_index(["group", "method", "seed"])
-    row = rows.loc["judged", "Q-MUL", 0]
+    rows = study.recompute(PLAN).set_index(["method", "value", "seed"]).sort_index()
+    value = arm("Q-MUL")["value"]
+    row = rows.loc["Q-MUL", value, 0]
     assert row.diverged == "the loss is nan"
     assert np.isnan(row.FA)
-    assert rows.loc["judged", "Q-MUL", 1].FA >= 0
+    assert rows.loc["Q-MUL", value, 1].FA >= 0
+    # Seed 1 looks at seed 0, and does not take the value at which that diverged.
+    tuned = unlearning.tuned(study.recompute(PLAN)).query("method == 'Q-MUL' and seed == 1")
+    assert tuned.value.tolist() == [grid("study", "Q-MUL")[1]]
     again = audit.again(PLAN, PLAN.source, arm("Q-MUL"))
     assert audit.compare({}, again, [])[0]["within"]
 
@@ -134,8 +157,8 @@ def test_an_original_is_measured_as_it_is_stored(recorded, monkeypatch):
 
 def test_seeds_in_lockstep_give_what_each_gives_alone(recorded, monkeypatch):
     # In float: the rounding of a quantised network as hardly trained as these amplifies the order of a sum.
-    in_float = [{**arm("Q-MUL", seed), "precision": "float", "value": 0.003} for seed in (0, 1)]
-    where = ("study", "judged", "float", "random 5 %")
+    in_float = [arm("Q-MUL", seed) | {"precision": "float", "value": 0.003} for seed in (0, 1)]
+    where = ("study", "float", "random 5 %")
     originals = [Cohort.named(*where, only=[seed]).load("original")[0] for seed in (0, 1)]
     monkeypatch.setattr(stored, "start", lambda name, origin: originals[origin["seed"]].state_dict())
     alone = [outcome for each in in_float for outcome in unlearning.compute([each])]
@@ -146,10 +169,10 @@ def test_seeds_in_lockstep_give_what_each_gives_alone(recorded, monkeypatch):
 
 
 def test_of_seeds_in_lockstep_those_that_diverge_are_told_apart(recorded, monkeypatch):
-    def diverge(models, problem, *rest):
-        if 0 in problem.seeds:
+    def diverge(cohort, *rest):
+        if 0 in cohort.seeds:
             raise TrainingDiverged("the loss is nan")
-        return forget(models, problem, *rest)
+        return forget(cohort, *rest)
 
     forget = unlearning.forget
     monkeypatch.setattr(unlearning, "forget", diverge)

@@ -1,10 +1,13 @@
 """Tables and figures of the unlearning chapters on made-up results in which the answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from palimpsest.chapters.unlearning_quantised import figures, tables
+from palimpsest.chapters.unlearning_quantised.arms import PLACEBO
 from palimpsest.chapters.unlearning_quantised.experiment import Results
 from palimpsest.metrics.distances import avg_gap
 
@@ -17,6 +20,7 @@ LEVELS = {  # FA, RA, TA, MIA as shares
     "damages": (0.84, 0.60, 0.75, 0.20),
     "alike": (0.88, 0.95, 0.75, 0.20),
 }
+REST = dict.fromkeys(("entropy", "sure", "loss_auc", "mentropy_auc", "cka"), 0.5)
 
 
 def results() -> Results:
@@ -25,7 +29,8 @@ def results() -> Results:
         levels = {m: dict(zip(tables.MEASURES, v + own.normal(0, 0.002, 4), strict=True)) for m, v in LEVELS.items()}
         for method, row in levels.items():
             where = {"method": method, "seed": seed, "precision": "W4A4", "forget_set": "random 10 %", "value": 0.03}
-            rows.append({**where, **row, "gap": avg_gap(row, levels["retrain"])})
+            given = {"steps": 20, "backward": 500, "rte": 0.25, "diverged": False, "codes_changed": None} | REST
+            rows.append({**where, **given, **row, "gap": avg_gap(row, levels["retrain"])})
     log = [
         {"method": m, "precision": p, "forget_set": f, "step": step}
         for step, (m, p, f) in enumerate(
@@ -38,14 +43,17 @@ def results() -> Results:
             ]
         )
     ]
-    tuning = pd.DataFrame(
+    tried = pd.DataFrame(
         [
-            {"precision": "W4A4", "method": m, "value": v, "gap": 5.0 if v < 0.2 else None}
+            {"precision": "W4A4", "forget_set": "random 10 %", "method": m, "value": v, "seed": seed}
+            | {"tuning_gap": 5.0 + seed if v < 0.2 or seed else None}
             for m in ("a", "b")
             for v in (0.1, 0.3)
+            for seed in (0, 1)
         ]
     )
-    return Results(tuning, pd.DataFrame(rows), pd.DataFrame(log), {("W4A4", "a"): 0.3, ("W4A4", "b"): 0.1})
+    values = {("W4A4", "a"): {0: 0.3, 1: 0.1}, ("W4A4", "b"): {0: 0.1, 1: 0.1}}
+    return Results(tried, pd.DataFrame(rows), pd.DataFrame(log), values, tuned_on=1)
 
 
 def test_differences_from_fine_tuning_add_up_and_carry_their_reason():
@@ -75,35 +83,62 @@ def test_differences_from_fine_tuning_add_up_and_carry_their_reason():
     assert (row["to Retrain"], row["why not nearer"]) == ("not told apart", "it gains less than the seeds vary")
 
 
-def test_recorded_rows_stand_beside_those_of_the_page():
+def test_the_table_of_methods_has_what_each_was_given():
     found = results()
-    recorded = found.rows[found.rows.method.isin(["good", "retrain"])].assign(FA=0.25, value=0.1)
-    elsewhere = recorded.assign(precision="float", FA=1.0)
-    table = tables.beside_recorded(found, pd.concat([recorded, elsewhere]), ("recorded", "ci"))
-    assert list(table.method) == ["retrain", "good"]
-    row = table.set_index("method").loc["good"]
-    assert row["FA, recorded"] == 25
-    assert row["FA, ci"] == pytest.approx(81, abs=0.3)
-    assert (row["value, recorded"], row["value, ci"]) == (0.1, 0.03)
+    found.rows.loc[found.rows.method == "good", "value"] = [0.1, 0.3, 0.3, 0.1, 0.3]
+    gone = (found.rows.method == "alike") & (found.rows.seed == 3)
+    found.rows.loc[gone, [*tables.MEASURES, "gap", "steps", "backward"]] = np.nan
+    found.rows.loc[gone, "diverged"] = True
+    table = tables.method_table(found).set_index("method")
+    assert list(table.index[:2]) == ["retrain", "good"]
+    row = table.loc["good"]
+    assert pytest.approx(81, abs=0.4) == row.FA
+    assert (row.steps, row.backward, row.RTE) == (20, 500, 0.25)
+    assert row["values"] == "0.1 to 0.3"
+    gaps = found.column("gap", "good")
+    assert row["avg gap"] == pytest.approx(gaps.mean(), abs=0.05)
+    # Student's t of four degrees of freedom: 2.776.
+    assert row["±"] == pytest.approx(2.776 * gaps.std() / 5**0.5, abs=0.05)
+    assert table.loc["fine-tune", "values"] == "0.03"
+    assert table.diverged.to_dict() == dict.fromkeys(LEVELS, 0) | {"alike": 1}
+    assert table.loc["alike", "FA"] == pytest.approx(88, abs=0.4), "over the runs that did not diverge"
 
 
-def test_adaptive_weights_by_epoch():
-    where = {"precision": "W4A4", "forget_set": "random 10 %", "value": 0.03}
-    rows = [
-        {**where, "method": "OEU", "weight_f": []},
-        {**where, "method": "Q-MUL", "weight_f": [0.1, 0.5]},
-        {**where, "method": "Q-MUL", "weight_f": [0.2, 0.7]},
-        {**where, "method": "Q-MUL", "precision": "float", "weight_f": [0.9, 0.9]},
-    ]
-    (row,) = tables.weights_by_epoch(pd.DataFrame(rows)).to_dict("records")
-    assert row == {"method": "Q-MUL", "value": 0.03, "w_f, epoch 1": 0.15, "w_f, epoch 2": 0.6}
+def test_the_table_of_tuning_counts_how_often_a_value_was_chosen():
+    table = tables.tuning_table(results()).set_index("method")
+    assert table.loc["a", "value 1"] == "0.1: 5.5 ± 0.7 (1)"
+    assert table.loc["a", "value 2"] == "0.3: diverged (1)"
+    assert table.loc["b", "value 1"] == "0.1: 5.5 ± 0.7 (2)"
+    assert table.loc["b", "value 2"] == "0.3: diverged (0)"
+
+
+def test_the_floor_is_what_chance_does():
+    found = results()
+    rows = found.rows[found.rows.method == "good"]
+    first, second, again = (rows.assign(method=name) for name in (*PLACEBO, "retrain again"))
+    first["FA"] += 0.02
+    first["gap"] += [1.0, 2.0, 3.0, 2.0, 1.0]
+    again["FA"] = found.rows.FA[found.rows.method == "retrain"].to_numpy()
+    again["FA"] += [0.03, -0.03, 0.03, -0.03, 0.03]
+    found = replace(found, rows=pd.concat([found.rows, first, second, again], ignore_index=True))
+    table = tables.floor_table(found).set_index("measure")
+    of_placebo, of_retrain = table.columns
+    assert table.loc["FA", of_placebo].startswith("+2.0 points [")
+    assert table.loc["avg gap", of_placebo].startswith("+1.8 points [")
+    assert table.loc["RA", of_placebo].startswith("+0.0 points [")
+    assert table.loc["FA", of_retrain] == "3.0 points [3.0, 3.0]"
+    assert table.loc["avg gap", of_retrain].startswith(f"{rows.gap.mean():.1f} points [")
+    assert list(table.index) == ["avg gap", *tables.MEASURES]
 
 
 def test_tuning_as_plain_rows():
     rows = results().tuned
-    assert rows[0] == {"precision": "W4A4", "method": "a", "value": 0.1, "gap": 5.0}
-    assert rows[1]["gap"] is None, "a run that diverged"
-    assert len(rows) == 4
+    assert rows[0] == {
+        **{"precision": "W4A4", "forget_set": "random 10 %", "method": "a", "value": 0.1, "seed": 0},
+        **{"tuning_gap": 5.0},
+    }
+    assert rows[2]["tuning_gap"] is None, "a run that diverged"
+    assert len(rows) == 8
 
 
 def test_the_log_of_one_condition():

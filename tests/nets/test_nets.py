@@ -43,6 +43,36 @@ def test_resnet20_has_the_published_number_of_parameters():
     assert parameters("resnet20", 1, 10) == stages + 144 + 32 + 650
 
 
+def test_resnet8_slim_has_the_number_of_parameters_counted_by_hand():
+    # One block a stage: 18·8² + 4·8 = 1,184 and then 14c² + 6c for c = 16 and 32 channels; the stem holds 9·C·8 + 16,
+    # the head 32·10 + 10.
+    stages = 1_184 + 14 * (16**2 + 32**2) + 6 * (16 + 32)
+    assert stages == 19_392
+    assert parameters("resnet8-slim", 1, 10) == stages + 72 + 16 + 330 == 19_810
+    assert parameters("resnet8-slim", 3, 10) == 19_810 + 2 * 72
+    # A stem of stride 2: on 28×28 the stages see 14, 7 and 4 pixels a side.
+    model = nets.build("resnet8-slim", channels=1, classes=10, seed=0).eval()
+    sides, x = [], torch.zeros(1, 1, 28, 28)
+    with torch.no_grad():
+        for layer in model.body[:-2]:
+            x = layer(x)
+            sides.append(x.shape[-1])
+    assert sides == [14, 14, 14, 14, 7, 4]
+    assert len([m for m in model.modules() if isinstance(m, BasicBlock)]) == 3
+
+
+def test_resnet20_is_the_residual_network_of_three_blocks_and_width_16():
+    # 19 convolutions of 3×3 and two shortcuts.
+    model = nets.build("resnet20", channels=3, classes=10, seed=0)
+    convolutions = [m for m in model.body.modules() if isinstance(m, nn.Conv2d)]
+    assert [(c.out_channels, c.stride[0]) for c in convolutions if c.kernel_size == (3, 3)] == [
+        *[(16, 1)] * 7,
+        *([(32, 2)] + [(32, 1)] * 5),
+        *([(64, 2)] + [(64, 1)] * 5),
+    ]
+    assert [c.out_channels for c in convolutions if c.kernel_size == (1, 1)] == [32, 64]
+
+
 def test_mobilenetv2_has_the_published_number_of_parameters():
     # 3,504,872 with 1,000 classes on RGB, of which 1,280·1,000 + 1,000 are the head: 2,223,872 remain. Ten
     # classes add 12,810; a grey stem has 32·9·2 weights fewer.
@@ -70,6 +100,7 @@ def test_mobilenetv2_has_the_published_number_of_parameters():
         ("resnet18", 512),
         ("resnet18-slim", 64),
         ("resnet20", 64),
+        ("resnet8-slim", 32),
         ("mobilenetv2", 1280),
         ("mobilenetv2-slim", 320),
     ],

@@ -8,6 +8,7 @@ from vision_problems import CLASSES, SETTINGS, N, cosine, data, minus, start, ta
 from palimpsest.nets.quantised import steps
 from palimpsest.unlearning.vision import OEU, QMul, relabel, unlearn
 from palimpsest.unlearning.vision.labels import most_similar, random_wrong
+from palimpsest.unlearning.vision.qmul import QUIRKS
 from palimpsest.unlearning.vision.task import Task, cross_entropy
 
 # Labels.
@@ -114,6 +115,119 @@ def test_official_quirks_give_true_labels_and_move_the_statistics():
     moved = [b.clone() for b in t.net.buffers()]
     QMul(official_quirks=True).norms(t, 0, quirky)
     assert not all(torch.equal(a, b) for a, b in zip(t.net.buffers(), moved, strict=True))
+
+
+def restore(t: Task, buffers: list[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for buffer, value in zip(t.net.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+
+
+def test_each_quirk_by_hand():
+    forget = torch.stack([torch.randperm(N, generator=torch.Generator().manual_seed(k))[:16] for k in range(2)])
+    t = task(2, forget=forget)
+    with torch.no_grad():
+        t.net.head.weight.mul_(5)  # logits far from probabilities
+    truth = t.labels(forget.T)
+    z = t.evaluate(t.images(forget.T))
+    p = z.softmax(-1)
+    intended = QMul().similar(t, truth, 0)
+    found, start_of = {}, [b.clone() for b in t.net.buffers()]
+    for quirk in QUIRKS:
+        restore(t, start_of)
+        found[quirk] = QMul(official_quirks=(quirk,)).similar(t, truth, 0)
+        moved = not all(torch.equal(a, b) for a, b in zip(t.net.buffers(), start_of, strict=True))
+        assert moved == (quirk == "statistics"), quirk
+        assert not torch.equal(found[quirk], intended), quirk
+    # Distance: of a wrong class's logit from the true class's probability.
+    for i in range(16):
+        for k in range(2):
+            y, wrong = truth[i, k].item(), [c for c in range(CLASSES) if c != truth[i, k]]
+            nearest = min(wrong, key=lambda c: abs(z[i, k, c] - p[i, k, y]))
+            assert found["distance"][i, k] == nearest
+            # Position: the intended class's place among the wrong ones, taken for a class.
+            assert found["position"][i, k] == wrong.index(intended[i, k])
+    assert (found["position"] == truth).any()
+    # Order: the intended labels, each network's in another order, another one in each epoch.
+    for k in range(2):
+        assert torch.equal(found["order"][:, k].sort().values, intended[:, k].sort().values)
+    assert not torch.equal(found["order"], QMul(official_quirks=("order",)).similar(t, truth, 1))
+    # Statistics: the rule itself, on logits in training mode.
+    restore(t, start_of)
+    with torch.no_grad():
+        trained = torch.cat([t.net(part) for part in t.images(forget.T).split(t.batch_size)])
+    assert torch.equal(found["statistics"], most_similar(trained.softmax(-1), truth))
+    # All four are what they are together.
+    restore(t, start_of)
+    together = QMul(official_quirks=QUIRKS).similar(t, truth, 0)
+    restore(t, start_of)
+    assert torch.equal(QMul(official_quirks=True).similar(t, truth, 0), together)
+    restore(t, start_of)
+    assert torch.equal(QMul(official_quirks=()).similar(t, truth, 0), intended)
+
+
+@pytest.mark.parametrize("quirks", [(), ("distance",), ("position",), ("order",), ("statistics",), True])
+def test_statistics_move_in_norm_passes_by_their_quirk_alone(quirks):
+    t = task(2)
+    wrong = random_wrong(t, t.labels(t.forget.T), 0)
+    before = [b.clone() for b in t.net.buffers()]
+    QMul(official_quirks=quirks).norms(t, 0, wrong)
+    moved = not all(torch.equal(a, b) for a, b in zip(t.net.buffers(), before, strict=True))
+    assert moved == (quirks is True or "statistics" in quirks)
+
+
+# The mixed schedule.
+
+
+def test_the_mixed_schedule_is_one_shuffled_order_with_a_weight_for_each_sample(monkeypatch):
+    t = task(2, retain_samples=8)
+    wrong = (t.labels(t.forget.T) + 1) % CLASSES
+    forget_weight, retain_weight = torch.tensor([0.25, 0.5]), torch.tensor([0.75, 0.5])
+    seen, images = [], t.images
+    monkeypatch.setattr(t, "images", lambda batch: seen.append(batch) or images(batch))
+    walk = relabel.shuffled(t, 1, wrong, forget_weight.double(), retain_weight.double())
+    kinds = []
+    for _ in walk:  # no step is made: every gradient is one of the networks as they were
+        batch = seen[-1]
+        for k, model in enumerate(start(range(2))):
+            own = batch[:, k]
+            is_forget = torch.isin(own, t.forget[k])
+            loss = 0.0
+            logits = model.train()(t.x[k, own])
+            for i, sample in enumerate(own.tolist()):
+                place = (t.forget[k] == sample).nonzero()
+                label = wrong[place[0, 0], k] if is_forget[i] else t.y[k, sample]
+                weight = (forget_weight if is_forget[i] else retain_weight)[k].item()
+                loss = loss + weight * F.cross_entropy(logits[i : i + 1], label[None]) / len(own)
+            kinds += is_forget.tolist() if k == 0 else []
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            for parameter, gradient in zip(t.parameters, gradients, strict=True):
+                found = t.split(parameter.grad)[k].view_as(gradient)
+                torch.testing.assert_close(found, gradient, rtol=1e-9, atol=1e-12)
+    together = torch.cat(seen)
+    for k in range(2):  # all of the forget set, and the retain samples of the epoch
+        expected = torch.cat([t.forget[k], torch.cat(list(t.retained(1)))[:, k]])
+        assert torch.equal(together[:, k].sort().values, expected.sort().values)
+    assert sum(kinds) == 6
+    assert len(kinds) - kinds[::-1].index(True) > 6, "the forget set came first"
+    assert not all(kinds[:6])
+
+
+def test_the_mixed_schedule_makes_a_step_of_torch_sgd():
+    # One step on all 20 samples of a tiny problem; the forget set weighs 1/4, the rest 3/4.
+    x, y, forget = data(1)
+    method, models = QMul(schedule="mixed", weights=0.25, labels="random"), start([0])
+    report = unlearn(models, x, y, forget, method, lr=0.125, epochs=1, batch_size=20, momentum=0.0, weight_decay=0.0)
+    assert report.steps == 1
+    t = task(1)
+    labels, weights = y[0].clone(), torch.full((N,), 0.75, dtype=torch.float64)
+    labels[forget[0]] = random_wrong(t, t.labels(forget.T), 0)[:, 0]
+    weights[forget[0]] = 0.25
+    model = start([0])[0].train()
+    loss = (weights * F.cross_entropy(model(x[0]), labels, reduction="none")).mean()
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    for before, gradient, after in zip(model.parameters(), gradients, models[0].parameters(), strict=True):
+        torch.testing.assert_close(after, before - 0.125 * gradient, rtol=1e-9, atol=1e-12)
 
 
 # OEU: what descends, seen from the gradients it is made of.

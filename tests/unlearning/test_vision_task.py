@@ -48,6 +48,47 @@ def test_pairs_cover_the_retain_set_once_and_the_forget_set_in_turns():
     assert all(orders[i] != orders[j] for i in range(4) for j in range(i)), "the order of a turn came back"
 
 
+def test_an_epoch_passes_exactly_so_many_retain_samples_drawn_anew():
+    t = task(2, retain_samples=9)
+    epochs = [torch.cat(list(t.retained(epoch))) for epoch in range(3)]
+    for k in range(2):
+        for passed in epochs:
+            assert len(set(passed[:, k].tolist())) == 9
+            assert torch.isin(passed[:, k], t.retain[k]).all()
+        assert len({tuple(sorted(passed[:, k].tolist())) for passed in epochs}) == 3, "the same ones came back"
+    # Nearly equal batches, as of any nine; those of networks and epochs are functions of seed and epoch.
+    assert [len(batch) for batch in t.retained(0)] == [3, 3, 3]
+    assert torch.equal(torch.cat(list(t.retained(1))), epochs[1])
+    for k, seed in enumerate(t.seeds):
+        assert torch.equal(epochs[1][:, k], t.retain[k, epoch_order(14, seed, 1)[:9]])
+    # None, and all of them, are the epoch as it was.
+    for count in (None, 14):
+        whole = task(2, retain_samples=count)
+        for a, b in zip(whole.retained(1), whole.batches(whole.retain, 1), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("retained", "size", "places"),
+    [
+        (14, 4, [True, False, True, False]),  # two forget batches over four retain ones
+        (9, 4, [True, True, False]),
+        (14, 2, [True, False, True, False, True, False, False]),
+        (3, 2, [True]),  # one retain batch for three forget ones: they come together
+        (5, 2, [True, True]),
+    ],
+)
+def test_pairs_of_a_fixed_number_have_each_forget_sample_once(retained, size, places):
+    t = task(2, retain_samples=retained, batch_size=size)
+    pairs = list(t.paired(1))
+    assert [forget is not None for forget, _ in pairs] == places
+    assert torch.equal(torch.cat([r for _, r in pairs]), torch.cat(list(t.retained(1))))
+    forgotten = torch.cat([f for f, _ in pairs if f is not None])
+    assert torch.equal(forgotten.sort(0).values, t.forget.T.sort(0).values)
+    again = torch.cat([f for f, _ in t.paired(2) if f is not None])
+    assert not torch.equal(again, forgotten), "the order came back"
+
+
 def test_images_and_labels_are_those_of_each_network():
     t = task(2)
     batch = torch.tensor([[3, 5], [0, 19], [3, 3]])

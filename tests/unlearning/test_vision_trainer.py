@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -21,7 +21,18 @@ from vision_problems import (
 
 from palimpsest.nets.quantised import steps
 from palimpsest.training import TrainingDiverged, epoch_order
-from palimpsest.unlearning.vision import OEU, FineTune, QMul, RandomLabel, unlearn
+from palimpsest.unlearning.vision import (
+    OEU,
+    FineTune,
+    NegGradPlus,
+    QMul,
+    RandomLabel,
+    SalUn,
+    qmul,
+    random_label,
+    salun,
+    unlearn,
+)
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task, cross_entropy
 
@@ -70,6 +81,8 @@ METHODS = {
     "constant": QMul(weights=0.3),
     "RL + AGR": QMul(labels="random"),
     "quirks": QMul(official_quirks=True),
+    "mixed": QMul(schedule="mixed"),
+    "fixed": QMul(fixed=True),
     "OEU": OEU(),
     "uniform": OEU(loss="uniform", lam=0.5),
     "projection only": OEU(loss="random-label", scope="layer"),
@@ -114,7 +127,11 @@ WORK = {
     "RL + AGR": (2 * (20 + 20), 2 * (20 + 20)),
     "OEU": (2 * (14 + 12), 2 * (14 + 12)),  # four retain batches meet two turns of the forget set
     "ema": (2 * (14 + 12), 2 * (14 + 12)),
+    "mixed": (2 * (6 + 20 + 20), 2 * (20 + 20)),
+    "fixed": (6 + 2 * (20 + 20), 2 * (20 + 20)),  # labels are looked for once
 }
+# Two batches to forget and four to keep, or five of both together.
+STEPS = dict.fromkeys(WORK, 2 * 6) | dict.fromkeys(("fine-tune", "OEU", "ema"), 2 * 4) | {"mixed": 2 * 5}
 
 
 @pytest.mark.parametrize("name", WORK)
@@ -122,7 +139,60 @@ def test_samples_forward_and_backward_are_counted(name):
     x, y, forget = data(2)
     report = unlearn(start([0, 1]), x, y, forget, METHODS[name], lr=0.01, epochs=2, batch_size=4)
     assert (report.samples_forward, report.samples_backward) == WORK[name]
+    assert report.steps == STEPS[name]
     assert report.seconds > 0
+
+
+# 8 retain samples an epoch: two batches of four, and two of the forget set's three.
+EQUAL = {
+    "fine-tune": (2 * 8, 2 * 8, 2 * 2),
+    "NegGrad+": (2 * 14, 2 * 14, 2 * 2),
+    "OEU": (2 * 14, 2 * 14, 2 * 2),
+    "random label": (2 * 14, 2 * 14, 2 * 4),
+    "similar": (2 * (6 + 14), 2 * 14, 2 * 4),
+    "mixed": (2 * (6 + 14 + 14), 2 * (14 + 14), 2 * 4),  # the norms too are those of the epoch's samples
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_with_a_fixed_number_of_retain_samples_methods_do_equal_work(name):
+    x, y, forget = data(2)
+    method = NegGradPlus() if name == "NegGrad+" else METHODS[name]
+    report = unlearn(start([0, 1]), x, y, forget, method, lr=0.01, epochs=2, batch_size=4, retain_samples=8)
+    assert (report.samples_forward, report.samples_backward, report.steps) == EQUAL[name]
+
+
+@pytest.mark.parametrize("method", [NegGradPlus(alpha=0.7), OEU(lam=0.5)])
+def test_a_pair_without_a_forget_batch_descends_on_the_retain_batch_alone(method):
+    x, y, forget = data(1)
+    kept = rest(forget)
+    model, share = start([0])[0], 0.7 if isinstance(method, NegGradPlus) else 1.0
+    task = Task([model], x, y, forget, kept, seeds=[0], lr=torch.ones(1), epochs=1, batch_size=4, retain_samples=12)
+    pairs = list(task.paired(0))
+    assert [f is None for f, _ in pairs] == [False, False, True]
+    walk = method.epoch(task, 0)
+    for _ in range(3):  # no step is made: the network is what it was
+        next(walk)
+    batch = pairs[2][1][:, 0]
+    found = start([0])[0].train()
+    expected = torch.autograd.grad(share * F.cross_entropy(found(x[0, batch]), y[0, batch]), list(found.parameters()))
+    for parameter, gradient in zip(task.parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad.view_as(gradient), gradient, rtol=1e-10, atol=1e-12)
+
+
+def test_all_retain_samples_are_the_run_without_a_number():
+    # Methods that do not pair the two sets: bit for bit. (Those that do begin the forget set again without one.)
+    x, y, forget = data(2, torch.float32)
+    for name in ("fine-tune", "random label", "Q-MUL", "mixed"):
+        runs = []
+        for number in (None, 14):
+            models = start([0, 1], True, torch.float32)
+            report = unlearn(
+                models, x, y, forget, METHODS[name], lr=0.01, epochs=2, batch_size=4, retain_samples=number
+            )
+            runs.append(([v for m in models for v in m.state_dict().values()], report.log, report.steps))
+        assert all(torch.equal(a, b) for a, b in zip(runs[0][0], runs[1][0], strict=True)), name
+        assert runs[0][1:] == runs[1][1:]
 
 
 @dataclass(frozen=True)
@@ -141,14 +211,20 @@ class Remembering(Method):
             yield
 
 
-@pytest.mark.parametrize("name", ["fine-tune", "quirks", "Q-MUL", "random", "ema", "basis", "remembering"])
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, stop_at, name):
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        *((n, {}) for n in ("fine-tune", "quirks", "Q-MUL", "random", "ema", "basis", "remembering", "fixed")),
+        *((n, {"retain_samples": 8}) for n in ("fine-tune", "OEU", "mixed")),
+    ],
+)
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, stop_at, name, more):
     x, y, forget = data(2, torch.float32)
     method, runs = METHODS.get(name, Remembering()), []
 
     def run(folder):
         models = [m.to(memory_format=torch.channels_last) for m in start([0, 1], True, torch.float32)]
-        report = unlearn(models, x, y, forget, method, lr=0.01, checkpoint=folder, epochs=2, batch_size=4)
+        report = unlearn(models, x, y, forget, method, lr=0.01, checkpoint=folder, epochs=2, batch_size=4, **more)
         runs.append(([v.clone() for m in models for v in m.state_dict().values()], report))
 
     run(None)
@@ -159,7 +235,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, stop
     for bits, again in resumed:
         assert all(torch.equal(a, b) for a, b in zip(bits, expected, strict=True))
         assert again.log == report.log
-        assert (again.samples_forward, again.samples_backward) == (report.samples_forward, report.samples_backward)
+        assert replace(again, seconds=0) == replace(report, seconds=0)
 
 
 def test_the_checkpoint_of_another_run_is_refused_with_the_reason(tmp_path):
@@ -173,7 +249,14 @@ def test_the_checkpoint_of_another_run_is_refused_with_the_reason(tmp_path):
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     others = {
         "method": [{"method": OEU(lam=2.0)}, {"method": FineTune()}],
-        "settings": [{"lr": [0.01, 0.02]}, {"epochs": 4}, {"batch_size": 5}, {"seeds": [0, 2]}, {"momentum": 0.5}],
+        "settings": [
+            {"lr": [0.01, 0.02]},
+            {"epochs": 4},
+            {"batch_size": 5},
+            {"seeds": [0, 2]},
+            {"momentum": 0.5},
+            {"retain_samples": 14},
+        ],
         "data": [{"forget": forget.flip(1)}, {"y": (y + 1) % CLASSES}, {"x": x + 1}],
         "start": [{"models": start([0, 2])}],
         "networks": [
@@ -200,6 +283,29 @@ def test_a_network_of_the_readers_own_unlearns(name):
     assert first.log == second.log
 
 
+# Fixed labels.
+
+
+@pytest.mark.parametrize("method", [RandomLabel(fixed=True), SalUn(fixed=True), QMul(fixed=True)])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_fixed_labels_are_those_of_the_first_epoch(monkeypatch, method, fixed):
+    seen = []
+    for module in (random_label, salun, qmul):
+        inner = module.relabelled
+        monkeypatch.setattr(
+            module, "relabelled", lambda t, e, wrong, *w, inner=inner: seen.append(wrong) or inner(t, e, wrong, *w)
+        )
+    x, y, forget = data(2)
+    unlearn(start([0, 1]), x, y, forget, replace(method, fixed=fixed), lr=0.1, epochs=3, batch_size=4)
+    by_epoch = seen[:: len(seen) // 3]  # those of adaptive weights go to the norms first
+    assert len(by_epoch) == 3
+    assert all(torch.equal(wrong, seen[0]) == fixed for wrong in by_epoch[1:])
+    assert not any((wrong == torch.gather(y, 1, forget).T).any() for wrong in seen)
+    # The first epoch is that of labels drawn anew.
+    unlearn(start([0, 1]), x, y, forget, replace(method, fixed=not fixed), lr=0.1, epochs=1, batch_size=4)
+    assert torch.equal(seen[-1], seen[0])
+
+
 # Bad input.
 
 
@@ -224,7 +330,9 @@ def test_bad_input_is_refused_by_name_and_changes_nothing():
     refused("y: got torch.float64, want int64", y=y.double())
     for bad in (0.0, -0.1, math.nan, math.inf, [0.1, math.nan], [0.1, 0.0], "0.1", None, [0.1] * 3, [0.1], True):
         refused("lr: got ", lr=bad)
-    for name, values in {"epochs": (0, -1, 1.5, True), "batch_size": (0, 1, 4.0)}.items():
+    wrong_counts = {"epochs": (0, -1, 1.5, True), "batch_size": (0, 1, 4.0), "retain_samples": (0, 1, 4.0, True)}
+    refused("retain_samples: got 15, want at most the 14 kept", retain_samples=15)
+    for name, values in wrong_counts.items():
         for value in values:
             refused(f"{name}: got {value!r}, want an integer of at least", **{name: value})
     for name in ("momentum", "weight_decay"):
@@ -249,6 +357,8 @@ def test_bad_input_is_refused_by_name_and_changes_nothing():
         (lambda: OEU(against="other"), "^against: got 'other'"),
         *((lambda v=v: OEU(lam=v), "^lam: got ") for v in (0, -1.0, math.nan, math.inf, "1", None)),
         (lambda: QMul(labels="wrong"), "^labels: got 'wrong'"),
+        (lambda: QMul(schedule="other"), "^schedule: got 'other'"),
+        (lambda: QMul(official_quirks=("order", "other")), r"^official_quirks: got \('order', 'other'\), want True"),
         *((lambda v=v: QMul(weights=v), "^weights: got ") for v in (0.0, 1.0, -0.5, math.nan, 1, "other")),
     ],
 )

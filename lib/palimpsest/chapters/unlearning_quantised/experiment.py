@@ -37,10 +37,10 @@ from palimpsest.training import TrainingDiverged, seeds
 from palimpsest.unlearning.vision import Method, Report, unlearn
 
 
-def grid(profile: str, method: str) -> list[float]:
-    """The values that are tried of a method, the same number of each."""
+def grid(profile: str, precision: str, method: str) -> list[float]:
+    """The values that are tried of a method at a precision, the same number of each."""
     tried = PROFILES[profile].tried
-    return list(METHODS[method].grid) if tried is None else values_around(method, tried)
+    return list(METHODS[method].grid) if tried is None else values_around(method, precision, tried)
 
 
 def forget(
@@ -103,7 +103,9 @@ def run(
             "log": [],
         }
     every, originals = range(len(cohort.seeds)), cohort.load("original")
-    lockstep = [[value] * len(every) for value in grid(profile, method)] if values is None else [list(values)]
+    lockstep = (
+        [[value] * len(every) for value in grid(profile, precision, method)] if values is None else [list(values)]
+    )
     rows, log = [], []
     for tried in lockstep:
         for k, (row, steps) in zip(every, _forgotten(cohort, method, every, tried, originals), strict=True):
@@ -208,7 +210,7 @@ def chosen(
     tried: pd.DataFrame, tuned_on: int, left_out: int | None = None
 ) -> dict[tuple[str, str], dict[int, float]]:
     """(precision, method) -> seed -> the value of smallest mean gap on validation images over the `tuned_on` seeds
-    that come after it in a ring, without `left_out`; ties to the smaller value.
+    that come after it in a ring, `left_out` passed over; ties to the smaller value.
 
     A value at which one of them diverged is not taken. A seed without a value is left out.
     """
@@ -217,7 +219,7 @@ def chosen(
         gaps = rows.pivot(index="value", columns="seed", values="tuning_gap").sort_index()
         ring, values = sorted(gaps.columns), {}
         for seed in ring:
-            after = [s for s in _after(seed, ring, tuned_on) if s != left_out]
+            after = _after(seed, ring, tuned_on, left_out)
             mean = gaps[after].mean(axis=1, skipna=False).dropna()
             if len(mean):
                 values[seed] = float(mean.idxmin())
@@ -232,7 +234,7 @@ def best_of(results: Results, methods: Sequence[str], precision: str = HEADLINE[
     for method, rows in tried.groupby("method", sort=False):
         gaps = rows.pivot(index="value", columns="seed", values="tuning_gap")
         for seed, value in results.values[precision, method].items():
-            after = [s for s in _after(seed, sorted(gaps.columns), results.tuned_on) if s != results.left_out]
+            after = _after(seed, sorted(gaps.columns), results.tuned_on, results.left_out)
             mean[seed, method] = gaps.loc[value, after].mean()
     found = pd.Series(mean).unstack().idxmin(axis=1)
     rows = results.rows.query("precision == @precision and forget_set == @HEADLINE[1]")
@@ -240,10 +242,10 @@ def best_of(results: Results, methods: Sequence[str], precision: str = HEADLINE[
     return rows[kept].set_index("seed").sort_index()
 
 
-def _after(seed: int, ring: list[int], count: int) -> list[int]:
-    """The `count` seeds after `seed` in the ring."""
+def _after(seed: int, ring: list[int], count: int, left_out: int | None) -> list[int]:
+    """The `count` seeds after `seed` in the ring, as if `left_out` were not in it."""
     i = ring.index(seed)
-    return [ring[(i + j) % len(ring)] for j in range(1, count + 1)]
+    return [s for s in (*ring[i + 1 :], *ring[:i]) if s != left_out][:count]
 
 
 def _at(rows: pd.DataFrame, values: dict[tuple[str, str], dict[int, float]]) -> pd.DataFrame:

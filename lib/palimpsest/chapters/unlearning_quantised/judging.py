@@ -22,7 +22,7 @@ def described(setting: Setting) -> str:
         f"{setting.samples} images of {dataset(setting.dataset).name}, memorised by {setting.architecture}; "
         f"{precision}, {forget_set} forgotten in {setting.unlearn_epochs} epochs of all forget and "
         f"{'all' if kept is None else kept} retain samples; {len(setting.seeds)} replications, each tuned on "
-        f"{setting.tuned_on} others"
+        f"{setting.tuned_on} other(s)"
     )
 
 

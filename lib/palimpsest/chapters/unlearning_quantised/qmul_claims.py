@@ -101,7 +101,12 @@ def quant_specific(results: Results) -> Judgement:
         for p in ("float", HEADLINE[0])
     }
     along = ", ".join(f"{p} {show(estimate(gain))}" for p, gain in gains.items())
-    why = f"Q-MUL's gain over random label, each tuned at its precision: {along}."
+    alone = estimate(gains[HEADLINE[0]])
+    here = "is a gain" if alone.low > 0 else "is a loss" if alone.high < 0 else "cannot be told from none"
+    why = (
+        f"Q-MUL's gain over random label, each tuned at its precision: {along}. By itself that at {HEADLINE[0]} "
+        f"{here}."
+    )
     return judge("qmul-quant-specific", within(gains[HEADLINE[0]], gains["float"]), why)
 
 

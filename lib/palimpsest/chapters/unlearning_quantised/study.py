@@ -27,7 +27,7 @@ from palimpsest.training import TrainingDiverged, seeds
 
 NAME, PROFILE = "unlearning_quantised", "study"
 PARTS = ("forget", "retain", "test", "validation")
-KEPT = 250
+KEPT = 200
 """Samples of the retain set, of the test and of the validation images whose logits are stored."""
 
 
@@ -38,7 +38,7 @@ def stages() -> list[list[Arm]]:
         _arm(method, seed, value=value)
         for seed in setting.seeds
         for method in STUDIED
-        for value in grid(PROFILE, method)
+        for value in grid(PROFILE, STUDIED_AT[0], method)
     ]
     return [networks, methods]
 
