@@ -205,8 +205,8 @@ for backend in (None, "triton"):
 #   with momentum 0.9, weight decay 5e-4, a cosine by epoch). In an epoch it may see each of the 100 forget samples once, in four
 #   batches, and 300 retain samples, drawn anew. What each then did is in the table: optimiser steps, and samples passed backward.
 # - *Tuning is part of a replication.* Each method tries four values, for most of them the peak step size. The value of a
-#   replication is the one that came nearest to Retrain, on images set aside for that, in the five replications after it, in a
-#   ring. So no network is judged at a value that was chosen on it, and the interval over replications holds the noise of tuning.
+#   replication is the one that came nearest to Retrain, on images set aside for that, in the replication after it, in a ring. So
+#   no network is judged at a value that was chosen on it, no two replications share a tuning, and the interval holds its noise.
 # - *The floor.* One method stands in the table under two names, with random numbers of their own for batches and labels. Their
 #   difference, and that of two retrainings, is what chance does.
 # - *Comparison* is within replications, with 95 % intervals. Where many methods are compared, p values are corrected (Holm). A

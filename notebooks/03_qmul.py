@@ -208,7 +208,7 @@ print(
 #
 # Replications, equal work, tuning and comparison are those of the OEU chapter: ten replications of 1,000 images, networks that
 # have memorised them, four epochs of 100 forget and 300 retain samples for every method, four values tried, each replication
-# tuned on five others, paired 95 % intervals. Here some methods also run in float, tuned there, and some on other forget sets in
+# tuned on another, paired 95 % intervals. Here some methods also run in float, tuned there, and some on other forget sets in
 # five of the replications, at the values tuned on a random tenth: 30 % at random, one whole class, and the tenth that is
 # *hardest*, the samples whose labels surprise a network trained on the other half of the data.
 
