@@ -232,7 +232,7 @@ def test_sure_is_the_share_of_certain_predictions():
 def test_a_run_has_a_row_for_every_value_and_seed():
     where = {"profile": "tiny", "precision": "float", "forget_set": "random 10 %"}
     done = experiment.run(**where, method="fine-tune")
-    values = experiment.grid("tiny", "fine-tune")
+    values = experiment.grid("tiny", "float", "fine-tune")
     assert len(values) == PROFILES["tiny"].tried == 2
     rows = done["rows"]
     assert [(row["value"], row["seed"]) for row in rows] == [(v, seed) for v in values for seed in (0, 1)]

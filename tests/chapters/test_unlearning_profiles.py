@@ -31,7 +31,7 @@ def jobs_of(monkeypatch, profile: str, chapter: str) -> tuple[dict[str, list[dic
         if c["method"] in REFERENCES:
             lockstep, best = [[0.0] * len(own)], 0.0
         elif c.get("values") is None:
-            grid = experiment.grid(profile, c["method"])
+            grid = experiment.grid(profile, c["precision"], c["method"])
             lockstep, best = [[value] * len(own) for value in grid], grid[1]
         else:
             lockstep, best = [c["values"]], None
@@ -62,7 +62,7 @@ def test_a_profile_tunes_and_runs_what_it_trains(monkeypatch, profile, chapter):
     assert set(tried.groupby(["method", "seed"]).size()) == {setting.tried or len(METHODS["OEU"].grid)}
     assert set(tried.seed) == set(setting.seeds)
     for method in methods:
-        expected = dict.fromkeys(setting.seeds, experiment.grid(profile, method)[1])
+        expected = dict.fromkeys(setting.seeds, experiment.grid(profile, "W4A4", method)[1])
         assert results.values["W4A4", method] == expected
         assert results.column("gap", method).to_dict() == expected
     # What runs elsewhere does so at the values of the headline, and each arm once.
@@ -91,7 +91,7 @@ def test_a_profile_tunes_and_runs_what_it_trains(monkeypatch, profile, chapter):
 def test_the_log_is_that_of_the_values_chosen(monkeypatch):
     _, results = jobs_of(monkeypatch, "ci", "qmul")
     log = results.logged("Q-MUL")
-    assert set(log.value) == {experiment.grid("ci", "Q-MUL")[1]}
+    assert set(log.value) == {experiment.grid("ci", "W4A4", "Q-MUL")[1]}
     assert sorted(log.seed) == sorted(PROFILES["ci"].seeds)
     assert len(results.logged("Q-MUL", "float")) == len(log)
 
@@ -109,20 +109,22 @@ def test_a_seed_whose_values_all_diverged_runs_nowhere_else(monkeypatch):
 def test_every_step_of_the_grid_is_a_factor_apart_around_the_pilot():
     assert set(arms.PILOTED) == set(METHODS)
     for method, best in arms.PILOTED.items():
-        assert best in METHODS[method].grid
         for count in (2, 4):
-            values = arms.values_around(method, count)
+            values = arms.values_around(method, "W4A4", count)
             assert values == sorted(set(values))
             assert len(values) == count
             assert values[-2] == pytest.approx(best, rel=5e-3)  # three digits
             for small, large in pairwise(values):
                 assert large / small == pytest.approx(3**0.5, rel=1e-2)
-    assert experiment.grid("ci", "OEU") == arms.values_around("OEU", 4)
-    assert experiment.grid("paper", "OEU") == list(STEP_SIZES)
+    assert experiment.grid("ci", "W4A4", "OEU") == arms.values_around("OEU", "W4A4", 4)
+    assert experiment.grid("paper", "W4A4", "OEU") == list(STEP_SIZES)
+    assert arms.values_around("Q-MUL", "float", 2) == [0.09, 0.156]
+    assert arms.values_around("random label", "float", 2) == arms.values_around("random label", "W4A4", 2)
+    assert set(arms.PILOTED_IN_FLOAT) <= set(arms.IN_FLOAT)
 
 
 def test_replications_are_those_that_no_pilot_saw():
-    retired = set(range(60, 63))
+    retired = {*range(60, 63), *range(300, 310)}
     for name in ("ci", "study"):
         assert len(PROFILES[name].seeds) == 10
         assert not retired & set(PROFILES[name].seeds)
