@@ -48,7 +48,8 @@ def arm(method: str, seed: int = 0) -> stored.Arm:
     """A network, or a method at the first value of its grid."""
     if method in REFERENCES:
         return unlearning._arm(method, seed)
-    return unlearning._arm(method, seed, value=unlearning.grid(unlearning.PROFILE, unlearning.STUDIED_AT[0], method)[0])
+    value, *_ = unlearning.grid(unlearning.PROFILE, unlearning.STUDIED_AT[0], method)
+    return unlearning._arm(method, seed, value=value)
 
 
 def all_right(arrays: dict[str, np.ndarray]) -> None:
