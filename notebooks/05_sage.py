@@ -254,7 +254,7 @@ for backend in (None, "triton"):
 
 # %% tags=["nbval-check-output"]
 model = setting.family.decoder("target").model
-request = setting.inputs("tuning", seed, "target")[0]
+request = setting.inputs("tuning", setting.tuning_seeds[0], "target")[0]
 options = {
     "max_new_tokens": 60,
     "attention_mask": torch.ones_like(request["input_ids"]),
