@@ -263,7 +263,7 @@ def test_rows_of_the_references_stand_at_no_value():
 def test_a_run_that_diverges_is_told_from_the_others(monkeypatch):
     tried = []
 
-    def forget(cohort, name, method, networks, values):
+    def forget(cohort, name, method, networks, values, originals):
         tried.append(list(networks))
         if 1 in networks:
             raise TrainingDiverged("the loss is nan")
