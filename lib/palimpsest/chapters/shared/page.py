@@ -1,5 +1,6 @@
 """What every page of the book does alike: how it begins, its verdicts, its provenance."""
 
+import gc
 import warnings
 from collections.abc import Callable
 
@@ -15,6 +16,10 @@ from palimpsest.ledger import Judgement
 def begin(profile: str, settings: dict):
     """`settings[profile]`, or a ValueError that lists the profiles there are; draws and computes as every page does
     from here on."""
+    # What was imported stays: statsmodels collects garbage at every correction for several tests, half a second each
+    # time where it looks through all that torch and transformers hold.
+    gc.collect()
+    gc.freeze()
     setting = choose(profile, settings)
     torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
     figures.style()
