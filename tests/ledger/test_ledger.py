@@ -276,7 +276,8 @@ def test_the_printed_text_shouts_where_it_drifts(house):
     assert ledger.report(measure(mean=4.4)).startswith("DRIFT toy-first: is now 4.40 points")
 
 
-def test_pages_say_verdict_interval_seeds_rule_power_setting_and_reason(house):
+def test_pages_say_verdict_interval_seeds_rule_power_setting_and_reason(house, monkeypatch):
+    monkeypatch.setattr(pages, "pinning", lambda: ["what pinning costs"])
     claim(TWO)
     ledger.record(
         "toy", "ci", "nine seeds of toys", [ledger.judge("toy-first", MEASURED, "because", also={"too": MEASURED})]
@@ -299,6 +300,18 @@ def test_pages_say_verdict_interval_seeds_rule_power_setting_and_reason(house):
     assert "| toy-first | supported | 2.00 points [1.30, 2.70] |" in status
     assert "| toy | ci | 1.5 |" in status
     assert claims[0].record["environment"]["processor"] in status
+    assert "what pinning costs" in status
+
+
+def test_the_cost_of_pinning_is_a_ratio_of_medians(house):
+    file = paths.DATA / "bench" / "arithmetic.cpu.csv"
+    file.parent.mkdir()
+    rows = ["chapter,piece,arithmetic,cpu_seconds,cpu,torch,commit,date"]
+    seconds = {"pinned": (4, 9, 5), "native": (2, 1, 3)}
+    rows += [f"1,a run,{how},{s},a chip,2,abc,2026-01-01" for how, found in seconds.items() for s in found]
+    file.write_text("\n".join(rows) + "\n")
+    manifest.update([file])
+    assert pages.pinning()[-1] == "| 1 | a run | 3 | 5.0 | 2.0 | 2.50 |"
 
 
 def test_the_tally_counts_whose_claims_have_which_verdict(house):
