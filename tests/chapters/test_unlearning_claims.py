@@ -1,6 +1,5 @@
 """Verdicts of the two unlearning chapters on made-up tables in which the answer is known."""
 
-import gc
 from dataclasses import replace
 from functools import cache
 
@@ -17,10 +16,9 @@ from palimpsest.chapters.unlearning_quantised.probes import slope
 
 @pytest.fixture(scope="module", autouse=True)
 def cheap():
-    """A judgement reads the claims' files, and statsmodels collects garbage; here there are hundreds of them."""
+    """A judgement reads the claims' files; here there are hundreds of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ledger, "claims", cache(ledger.claims))
-        patch.setattr(gc, "collect", lambda *_: 0)
         yield
 
 
@@ -380,7 +378,7 @@ def test_results_without_a_seed_have_the_rows_of_the_other_tuning():
     fixed = table[table.value == 0.2].assign(method="retrain")  # was not tuned, nor was the method elsewhere
     elsewhere = table[table.value == 0.2].assign(forget_set="one class", gap=1.0)
     values = experiment.chosen(table, 2)
-    rows = pd.concat([fixed, elsewhere, experiment._at(table, values)], ignore_index=True)
+    rows = pd.concat([fixed, elsewhere, experiment.at_values(table, values)], ignore_index=True)
     results = experiment.Results(table, rows, pd.DataFrame(), values, 2)
     assert results.column("gap", "a", "float").to_dict() == pytest.approx({0: 0.2, 1: 10.1, 2: 20.1, 3: 30.2})
     found = results.without(1)
@@ -401,7 +399,7 @@ def test_the_best_of_several_methods_is_chosen_with_its_value():
     table = pd.concat([first, second, third], ignore_index=True)
     values = experiment.chosen(table, 1)
     assert values["W4A4", "a"] == {0: 0.2, 1: 0.1, 2: 0.1, 3: 0.1}
-    results = experiment.Results(table, experiment._at(table, values), pd.DataFrame(), values, 1)
+    results = experiment.Results(table, experiment.at_values(table, values), pd.DataFrame(), values, 1)
     # Seed 0 ties at 3, others take "a", which has 2 there; "c" was not asked for.
     found = experiment.best_of(results, ("a", "b"))
     assert found.method.to_dict() == {0: "a", 1: "a", 2: "a", 3: "a"}

@@ -10,7 +10,7 @@ from palimpsest.chapters.jscds.claims import against_full, against_methods, floo
 from palimpsest.chapters.jscds.cohort import CLEAN, NOISY
 from palimpsest.chapters.jscds.experiment import Results
 from palimpsest.figures import COLOURS, forest
-from palimpsest.metrics.statistics import estimate
+from palimpsest.metrics.statistics import Estimate, estimate
 
 
 def extremes(images: torch.Tensor, labels: torch.Tensor, scores: torch.Tensor, classes, count: int = 8) -> Figure:
@@ -72,21 +72,25 @@ def differences(results: Results) -> Figure:
         f"{c}: full again": floors(results, c)["full minus full again"] for c in dict.fromkeys(c for c, _ in where)
     }
     forest(axis, {where[at]: e for at, e in arms[0].items()} | floor, label="50 % kept; full minus full again")
-    rows = {name: len(where) + len(floor) - 1 - i for i, name in enumerate(where.values())}
-    for i, (at, e) in enumerate(arms[1].items()):
-        axis.errorbar(
-            e.mean,
-            rows[where[at]] - 0.25,
-            xerr=[[e.mean - e.low], [e.high - e.mean]],
-            fmt="s",
-            color=COLOURS[1],
-            capsize=3,
-            label="70 % kept" if i == 0 else None,
-        )
+    _squares(axis, {where[at]: e for at, e in arms[1].items()}, [*where.values(), *floor], "70 % kept")
     axis.set(xlabel="JSCDS minus full set, points of test accuracy", title="Right of zero, less data wins")
     axis.legend(fontsize=8)
     figure.tight_layout()
     return figure
+
+
+def _squares(axis, rows: dict[str, Estimate], drawn: list[str], label: str) -> None:
+    """Estimates just under those that `forest` has `drawn` under the same names, of which some may have none."""
+    for i, (name, e) in enumerate(rows.items()):
+        axis.errorbar(
+            e.mean,
+            len(drawn) - 1 - drawn.index(name) - 0.25,
+            xerr=[[e.mean - e.low], [e.high - e.mean]],
+            fmt="s",
+            color=COLOURS[1],
+            capsize=3,
+            label=label if i == 0 else None,
+        )
 
 
 def rivals(results: Results) -> Figure:
@@ -95,18 +99,8 @@ def rivals(results: Results) -> Figure:
     placebo, rows = "random minus random again", []
     for condition in (CLEAN.name, NOISY.name):
         rows.append(against_methods(results, condition) | {placebo: floors(results, condition)[placebo]})
-    at = {name: len(rows[0]) - 1 - i for i, name in enumerate(rows[0])}
     forest(axis, rows[0], colour=COLOURS[0], label=CLEAN.name)
-    for i, (name, e) in enumerate(rows[1].items()):
-        axis.errorbar(
-            e.mean,
-            at[name] - 0.25,
-            xerr=[[e.mean - e.low], [e.high - e.mean]],
-            fmt="s",
-            color=COLOURS[1],
-            capsize=3,
-            label=NOISY.name if i == 0 else None,
-        )
+    _squares(axis, rows[1], list(rows[0]), NOISY.name)
     axis.set(xlabel="JSCDS minus the method, points of test accuracy", title="Right of zero, JSCDS wins")
     axis.legend(fontsize=8)
     figure.tight_layout()

@@ -13,11 +13,11 @@ from palimpsest import runs
 from palimpsest.build.pair_tasks import BETAS, WEIGHT_DECAY, CaptionTask
 from palimpsest.data import fashion_mnist, pairs
 from palimpsest.training import seeds
+from palimpsest.training.loop import descend
 
 STEPS = (5, 12, 40)
 SEED = 2602
 LR = 3e-4
-CLIP = 1.0
 
 
 def one_layer() -> LlavaOnevisionForConditionalGeneration:
@@ -41,14 +41,12 @@ def weights() -> dict[str, torch.Tensor]:
         seed=seeds.derived(SEED, "captions"),
         shift=0,
     )
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY)
+    parameters = dict(model.named_parameters())
+    optimiser = torch.optim.AdamW(parameters.values(), lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY)
     for step in range(1, max(STEPS) + 1):
-        optimiser.zero_grad()
-        task.loss(step).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimiser.step()
+        descend(task.loss(step), parameters, optimiser)
         if step in STEPS:
-            found |= {f"{step}/{name}": value.detach().clone() for name, value in model.named_parameters()}
+            found |= {f"{step}/{name}": value.detach().clone() for name, value in parameters.items()}
     return found
 
 

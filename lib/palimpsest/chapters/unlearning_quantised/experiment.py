@@ -202,7 +202,7 @@ class Results:
         values = chosen(self.tried, self.tuned_on, left_out=seed)
         was_tuned = self.rows.merge(self.tried[KEYS].drop_duplicates(), how="left", on=KEYS, indicator=True)
         kept = self.rows[(was_tuned._merge == "left_only").to_numpy()]
-        rows = pd.concat([kept, _at(self.tried, values)], ignore_index=True)
+        rows = pd.concat([kept, at_values(self.tried, values)], ignore_index=True)
         return replace(self, rows=rows, values=values, left_out=seed)
 
 
@@ -248,7 +248,7 @@ def _after(seed: int, ring: list[int], count: int, left_out: int | None) -> list
     return [s for s in (*ring[i + 1 :], *ring[:i]) if s != left_out][:count]
 
 
-def _at(rows: pd.DataFrame, values: dict[tuple[str, str], dict[int, float]]) -> pd.DataFrame:
+def at_values(rows: pd.DataFrame, values: dict[tuple[str, str], dict[int, float]]) -> pd.DataFrame:
     """The rows of networks at the values chosen for their seeds."""
     wanted = [
         values[precision, method].get(seed) == value
@@ -286,12 +286,12 @@ def execute(profile: str, chapter: str) -> Results:
     rows = pd.concat(
         [
             rows[rows.method.isin(REFERENCES)],
-            _at(tried, values),
+            at_values(tried, values),
             pd.DataFrame(chain.from_iterable(d["rows"] for d in further)),
         ],
         ignore_index=True,
     )
-    return Results(tried, rows, _at(log, values).reset_index(drop=True), values, setting.tuned_on)
+    return Results(tried, rows, at_values(log, values).reset_index(drop=True), values, setting.tuned_on)
 
 
 def _job(profile: str, condition: Condition, method: str, values: dict[int, float] | None = None) -> dict:

@@ -19,7 +19,7 @@ from palimpsest.chapters.shared.study import Outcome, Plan
 from palimpsest.chapters.unlearning_quantised import measures
 from palimpsest.chapters.unlearning_quantised.arms import METHODS, REFERENCES, STUDIED, STUDIED_AT
 from palimpsest.chapters.unlearning_quantised.cohort import Cohort
-from palimpsest.chapters.unlearning_quantised.experiment import chosen, forget, grid
+from palimpsest.chapters.unlearning_quantised.experiment import at_values, chosen, forget, grid
 from palimpsest.chapters.unlearning_quantised.measures import Outputs
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.metrics.distances import avg_gap
@@ -136,9 +136,7 @@ def measure(arm: Arm, arrays: dict[str, np.ndarray], retrained: dict[str, np.nda
 def tuned(table: pd.DataFrame) -> pd.DataFrame:
     """Of the study's table, the rows at the value of each method and seed, as `experiment.chosen`."""
     tried = table[table["value"].notna()]
-    values = chosen(tried, PROFILES[PROFILE].tuned_on)
-    keys = zip(tried.precision, tried.method, tried.seed, tried["value"], strict=True)
-    return tried[[values[precision, method].get(seed) == value for precision, method, seed, value in keys]]
+    return at_values(tried, chosen(tried, PROFILES[PROFILE].tuned_on))
 
 
 PLAN = Plan(
