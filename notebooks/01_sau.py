@@ -15,8 +15,8 @@
 # | claims | unlearning degrades in sparse models; because pruned weights cannot move; pruning brings knowledge back; masking and importance-aware redistribution repair it; sparsity is kept |
 # | what could be read | the abstract and the caption of figure 1. No code is released. All equations below the abstract's are **our reading**, and no score of theirs is quoted |
 # | data here | 40 fictitious authors with 8 facts each, shipped with the book, in the schema of TOFU; 80 real facts |
-# | model here | a Llama of 0.8 million parameters, trained from scratch until it has memorised them; shipped, and trained again in this chapter |
-# | on a real model | SmolLM2-135M-Instruct on TOFU, its last layers only, much shortened (profile `study`); shown only as recorded |
+# | model here | a Llama of 0.14 million parameters, trained from scratch until it has memorised them; shipped, and trained again in this chapter |
+# | on a real model | SmolLM2-135M-Instruct on TOFU, all layers (profile `study`); shown only as recorded |
 # | profile | `ci`: about 8 minutes on 2 CPU cores, about 2 GB of memory, no GPU |
 #
 # **In one paragraph.** A pruned model has weights that are zero and must stay zero. Methods of unlearning move all weights. SAU
@@ -54,9 +54,10 @@ from palimpsest import figures, kernels, runs
 from palimpsest.chapters.sau import claims, experiment, probes, tables
 from palimpsest.chapters.sau import figures as draw
 from palimpsest.chapters.sau.cohort import gather
-from palimpsest.chapters.sau.profiles import PROFILES, SPARSITIES, STUDY
+from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PROFILES, STUDY
 from palimpsest.chapters.shared import page, records
 from palimpsest.data import manifest
+from palimpsest.data.questions import read_jsonl
 from palimpsest.metrics.statistics import estimate
 from palimpsest.unlearning.language import redistribution
 
@@ -70,6 +71,7 @@ setting = page.begin(profile, PROFILES)
 # | $W$, $M$ | `weight`, `kept` | a matrix of weights [rows, columns], and its mask: true where a weight survives |
 # | $L_f$, $L_r$ | `forget`, `retain` in the log | losses on the forget and the retain set |
 # | $g$ | `grad` | gradient of $\gamma L_f + \alpha L_r$ with respect to the *whole* matrix, pruned entries included |
+# | $u$ | `direction` | the direction of the optimiser's step, had nothing been pruned; under SGD $g$ itself |
 # | $R$ | `importance` | how much a surviving weight matters; mean 1 over the survivors of a row |
 # | $\lambda_i$ | `lam` | what row $i$ lost by pruning, per unit of importance |
 # | $c_{ij}$ | `scales` | factor on the step of a surviving weight |
@@ -95,10 +97,13 @@ def wanda_scores(weight, inputs):
 
 
 # %% [markdown]
-# **Forget.** NPO (Zhang et al. 2024) lowers the likelihood $\ell$ of a forget answer below that of the model as it was given,
-# $\ell_\text{ref}$, the less the lower it already is; a retain loss holds the rest:
+# **Forget.** NPO (Zhang et al. 2024) lowers the log-likelihood $\ell$ of a forget answer below that of the model as it was given,
+# $\ell_\text{ref}$, the less the lower it already is; a retain loss with a weight $\alpha$ holds the rest:
 #
-# $$L = -\frac{2}{\beta}\, \mathbb{E} \ln \sigma\bigl(\beta\, (\ell_\text{ref} - \ell)\bigr) + L_r .$$
+# $$L = -\frac{2}{\beta}\, \mathbb{E} \ln \sigma\bigl(\beta\, (\ell_\text{ref} - \ell)\bigr) + \alpha L_r .$$
+#
+# Here $\ell$ is a mean over an answer's tokens, as $L_r$ is one. The paper of NPO sums: then the first part outvotes the second by
+# the length of an answer.
 
 
 # %%
@@ -113,30 +118,34 @@ def npo(logprob, reference, beta=0.1):
 # Masking from the second step on would let momentum leak into pruned weights, and weight decay would move pruned weights that
 # are not zero.
 #
-# **Redistribute** (stated; the formula is ours). Row $i$ has lost the squared gradient that falls on its pruned weights. Give it
-# back to the survivors, more to the important ones:
+# **Redistribute** (stated; the formula is ours). A step along $u$ makes the progress $\langle u, g \rangle$ to first order. Row $i$
+# has lost the part of it that its pruned weights would have made. Give it back to the survivors, more to the important ones:
 #
-# $$\lambda_i = \frac{\sum_j (1 - M_{ij})\, g_{ij}^2}{\sum_j M_{ij} R_{ij}\, g_{ij}^2}, \qquad
+# $$\lambda_i = \frac{\sum_j (1 - M_{ij})\, u_{ij}\, g_{ij}}{\sum_j M_{ij} R_{ij}\, u_{ij}\, g_{ij}}, \qquad
 # c_{ij} = \min(1 + \lambda_i R_{ij},\; c_\text{max}) .$$
 
 
 # %%
-def redistribute(grad, kept, importance, c_max):
-    lost = (grad.square() * ~kept).sum(1)
-    held = (grad.square() * kept * importance).sum(1)
+def redistribute(direction, grad, kept, importance, c_max):
+    progress = direction * grad
+    lost, held = (progress * ~kept).sum(1), (progress * kept * importance).sum(1)
     return (1 + (lost / held)[:, None] * importance).clamp(max=c_max)
 
 
 # %% [markdown]
 # Without the cap, the first-order progress of a row is what it would have been without pruning: since
-# $\sum_j M_{ij} R_{ij} g_{ij}^2\, \lambda_i$ is exactly the lost part,
+# $\sum_j M_{ij} R_{ij}\, u_{ij}\, g_{ij}\, \lambda_i$ is exactly the lost part,
 #
-# $$\langle M_i \odot c_i \odot g_i,\; g_i \rangle = \lVert g_i \rVert^2 .$$
+# $$\langle M_i \odot c_i \odot u_i,\; g_i \rangle = \langle u_i,\; g_i \rangle .$$
 #
 # **Where $c$ goes.** AdamW divides a gradient by its own running size, so a constant factor on it cancels. The factor must be
 # applied *after* Adam, to the step:
 #
-# $$W \leftarrow W - \eta\, c \odot u - \eta\, \mu\, M \odot W, \qquad u = \operatorname{Adam}(M \odot g) .$$
+# $$W \leftarrow W - \eta\, c \odot M \odot u - \eta\, \mu\, M \odot W, \qquad u = \operatorname{Adam}(g) .$$
+#
+# For the survivors $\operatorname{Adam}(g)$ and $\operatorname{Adam}(M \odot g)$ are one; the moments of pruned weights are kept
+# for $\lambda$ alone. An earlier edition of this page computed $\lambda$ from $g \odot g$, whose invariant holds for a step along
+# the gradient, and applied it to Adam's. It is an arm below, and so is SGD, for which the two are the same.
 #
 # ## A toy in which the invariants can be seen
 
@@ -147,11 +156,16 @@ kept = torch.rand(3, 8, generator=generator) < 0.5
 kept[:, 0] = True
 importance = torch.rand(3, 8, generator=generator, dtype=torch.float64) * kept
 importance = importance / importance.sum(1, keepdim=True) * kept.sum(1, keepdim=True)
-by_hand = redistribute(grad, kept, importance, c_max=torch.inf)
+by_hand = redistribute(grad, grad, kept, importance, c_max=torch.inf)
 library = redistribution(grad, kept, importance, c_max=1e9, eps=1e-30)
 progress = (kept * by_hand * grad * grad).sum(1)
 print("same factors as the library:", torch.allclose(by_hand[kept], library[kept]))
 print("progress of each row restored:", torch.allclose(progress, grad.square().sum(1)))
+direction = grad.sign()  # Adam's, at its first step
+factors = redistribute(direction, grad, kept, importance, c_max=torch.inf)
+progress = (kept * factors * direction * grad).sum(1)
+whole = (direction * grad).sum(1)
+print("also along Adam's direction:", torch.allclose(progress, whole))
 
 adam = {}
 for factor in (1.0, 5.0):
@@ -215,22 +229,36 @@ for backend in (None, "triton"):
 # %% [markdown]
 # ## The experiment
 #
-# Each seed draws six authors to forget and six that no model ever sees, trains a target and an oracle, and prunes both by one
-# recipe: 30, 50 and 70 % and 2:4 by Wanda, 50 % by SparseGPT. Then the target unlearns:
+# Each seed draws six authors to forget and six that no model ever sees, trains a target and an oracle, and prunes both alike: 50
+# and 70 % of each matrix by Wanda. Then the target unlearns:
 #
 # | arm | order | what moves |
 # |---|---|---|
-# | A | U→P | all weights of the dense model, which is pruned afterwards |
+# | A | U→P | all weights of the dense model, which is pruned and recovered afterwards |
 # | B | P→U | all weights of the pruned model, which is pruned again afterwards |
 # | C | P→U | survivors |
-# | D, SAU | P→U | survivors, redistributed by Wanda's score (also: by saliency, by Fisher ratio) |
+# | D, SAU | P→U | survivors, redistributed by Wanda's score (also: by saliency, by Fisher ratio, by $g \odot g$) |
 # | E | none | a random share of a dense model: as few weights as C, but no pruning |
 # | F | P→U | survivors, with every step as long as D's: is it the direction, or the length? |
 #
-# **One loss of utility for all.** After each epoch the retention on a validation half is measured. The first epoch after which it
-# is below 95 % of its start's is the last, and the run is taken at that bar, on the straight line between the weights before and
-# after this epoch; a run that stays above for four epochs is taken at its end. Numbers below are from the other half. **One
-# tuning budget for all**: four step sizes, on authors that no verdict seed forgets; sparse arms take the value found at 50 %.
+# Embeddings and norms move in every arm, and are pruned in none; two arms in which they stay are among the asides. Wanda and
+# U→P see the same text, which both target and oracle have learnt.
+#
+# **Pruned models are recovered**: after pruning, the survivors are trained for three epochs on what the model had learnt, the zeros
+# held. Without it a model that pruning has damaged recovers *while* it unlearns, from the retain loss, and its retention
+# rises in every arm: then no bar binds, and the most damaged model seems the best unlearner.
+#
+# **One loss of utility for all.** Retention is looked at after every second of 18 updates, on a validation half of the questions
+# that stay. A run is taken where the forget answers are least likely while at least 95 % of its start's retention is left. Where
+# it ends below that bar, it is also looked at on the straight line from its start to its end, and the better of the two counts.
+# Numbers below are from the other half.
+#
+# **What unlearning keeps** is everything else that the target has learnt: authors and real facts. **Work is equal**: every run
+# makes 18 updates on 16 forget and 16 retain sequences each.
+#
+# **One search for all.** Each arm, at each sparsity and with each loss, has a step size and a weight $\alpha$ of its own. The search
+# starts at one place for all arms of a loss, tries the four neighbours at steps of √2 on five seeds whose authors no other seed
+# forgets, moves to the best, and ends where no neighbour is better: so no value lies at an edge.
 
 # %%
 results = experiment.execute(profile)
@@ -238,15 +266,15 @@ print(f"{len(results.rows)} models measured")
 
 # %% [markdown]
 # Does the target know its authors, and is the oracle ignorant? Unlearning can only be measured where something was learnt, and
-# in sparse models only where pruning left it.
+# in sparse models only where pruning and recovery left it. *Oracle bare* is the oracle as pruning leaves it.
 
 # %% tags=["hide-input"]
-bare = results.rows[results.rows.kind.isin(["target", "oracle"])]
+bare = results.rows[results.rows.kind.isin(["target", "oracle", "oracle bare"])]
 columns = ["forget", "forget_2", "retain", "real_authors", "world_facts"]
 figures.table(
     bare.groupby(["pruner", "sparsity", "kind"], sort=False)[columns]
     .mean()
-    .round(2)
+    .round(3)
     .reset_index()
 )
 
@@ -254,10 +282,9 @@ figures.table(
 # Columns are mean answer probabilities; `forget_2` asks for the forget set's facts in other words. The models were trained on
 # both forms, but unlearning sees the first alone.
 #
-# ### A target, trained here
+# ### What is shipped, made again
 #
-# A target takes half a minute of one core. While step sizes were tuned, that of the first seed was trained again from scratch,
-# from starting weights that are off by a millionth of their size.
+# The first seed's target was trained again from scratch, from starting weights that are off by a millionth of their size.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Training a target: mean loss of an answer token by epoch, on a logarithmic axis. Look at its end: next to nothing is left to learn, the answers are known by heart.", "name": "fig-sau-training"}, "image": {"alt": "A falling curve of loss by epoch."}}
 figure = draw.training(results.again["losses"])
@@ -282,31 +309,77 @@ figures.table(pd.DataFrame(rows).round(3))
 # %% [markdown]
 # Both have memorised their answers, and yet the nudge has moved the weights by a good part of their norm (*weights apart*).
 # Training amplifies a difference in the last digits until the weights are other ones, and in the last digits processors differ
-# where their arithmetic is not pinned.
+# where their arithmetic is not pinned. So the models of all seeds are **shipped**, dense and pruned, made by
+# `python -m palimpsest.chapters.sau.ship models` with the code that has just run. Unlearning takes a few updates from there, in
+# which rounding does not grow to anything that a table shows.
 #
-# So the targets and oracles of all seeds are **shipped**. They were made by `python -m palimpsest.chapters.sau.ship`,
-# with the code that has just run, and are kept as float16. Had every machine its own, it would have its own verdicts as well.
-# Unlearning takes a few dozen steps from there, in which rounding does not grow to anything that a table shows.
-#
+# The **search** is shipped too, because it takes half an hour: `python -m palimpsest.chapters.sau.ship search`. Its last points for
+# masking and SAU were computed again here, on two of the five seeds:
+
+# %% tags=["hide-input"]
+if results.repeated is not None:
+    display(figures.table(results.repeated.round(4)))
+
+# %% [markdown]
+# ### What the search saw
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap closed against the peak step size, at the weight that was chosen: tuning seeds (dots), their mean (line), and what was chosen (dashed). Masked updates appear a second time under another name, with other batches and a search of their own. Look at how far the dots of one step size lie apart, and at what one step of the search changes.", "name": "fig-sau-search"}, "image": {"alt": "Six panels of dots and a mean line over step size."}}
+figure = draw.search(results) if profile != "smoke" else None
+
+# %% [markdown]
+# What was chosen for every arm, and what it reached on the seeds of the search; *trials* counts the places that were tried.
+
+# %% tags=["hide-input"]
+figures.table(tables.searched(results.search))
+
+# %% [markdown]
 # ### Where the gradient goes
 #
 # If a pruned weight's gradient were as large as a survivor's, the dotted lines would be hit.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the squared norm of the forget loss's gradient that falls on pruned weights, by layer, mean over matrices and 95 % interval over seeds; dotted: the pruned share of the weights. What lies below the dotted line is a gradient that prefers survivors.", "name": "fig-sau-lost"}, "image": {"alt": "Line plot by layer, one line a sparsity, with dotted reference lines."}}
-jobs = [
-    {"profile": profile, "seed": s, "pruner": "wanda", "sparsity": share}
-    for share in ("0.3", *SPARSITIES)
+pruned = [
+    {"profile": profile, "seed": s, "pruner": pruner, "sparsity": share}
+    for pruner, share in results.pruned
+    if ":" not in share
     for s in setting.seeds
 ]
 lost = pd.DataFrame(
-    chain.from_iterable(runs.run_all(probes.lost_gradient, jobs, show="SAU: gradients"))
+    chain.from_iterable(
+        runs.run_all(probes.lost_gradient, pruned, show="SAU: gradients")
+    )
 )
 figure = draw.lost_gradient(lost)
+
+# %% [markdown]
+# ### What redistribution does to a step
+#
+# One step away from the forget answers, in four forms: along Adam's direction as if pruned weights could move, masked,
+# redistributed, and masked with the length of the redistributed one. The left panel compares them with the unmasked step. On the
+# right each is taken, at a step size of 0.001: what forgetting it brings, and what it costs.
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: length, cosine and first-order progress of a step, of the unmasked one's; mean and 95 % interval over seeds. Right: what one step of 0.001 does to the forget answers and to all else; mean over seeds. Look at whether redistribution turns the step towards the unmasked one or only lengthens it, and whether it lies below the line on which longer steps lie.", "name": "fig-sau-steps"}, "image": {"alt": "Interval plot of three quantities for three forms of a step, and a scatter plot of cost against forgetting."}}
+taken = pd.DataFrame(
+    chain.from_iterable(runs.run_all(probes.steps, pruned, show="SAU: steps"))
+)
+figure = draw.steps(taken)
+
+# %% tags=["hide-input"]
+figures.table(tables.forms(taken))
+
 # %% [markdown]
 # ### How a run goes
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Courses of all seeds, one point per epoch, to the first below the bar: how far the forget answers fall, and what retention it costs. The dashed line is the bar at which arms are compared. Look at how steep the way down is before the bar.", "name": "fig-sau-courses"}, "image": {"alt": "Four panels of courses from top left down: dense, masked, SAU, masked with longer steps."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Courses of all seeds, a point every second update: how far the forget answers fall, and what retention it costs. The dashed line is the bar at which arms are compared. Look at how runs dip below it while the step size is large, and come back.", "name": "fig-sau-courses"}, "image": {"alt": "Four panels of courses from top left down: dense, masked, SAU, masked with longer steps."}}
 figure = draw.courses(results) if profile != "smoke" else None
+
+# %% [markdown]
+# Had a run ended with its first look below the bar, as in an earlier edition of this page, none of these arms would have
+# forgotten: the dip comes first and the recovery later.
+
+# %% tags=["hide-input"]
+figures.table(tables.dips(results.rows)) if profile != "smoke" else None
+
 # %% [markdown]
 # ### The comparison
 
@@ -315,9 +388,10 @@ figure = draw.by_sparsity(results) if profile != "smoke" else None
 # %% tags=["hide-input"]
 headline = results.rows[
     (
-        results.rows.pruner.eq("wanda")
-        & results.rows.sparsity.eq("0.5")
-        & results.rows.loss.isin(["NPO", "none"])
+        results.rows.pruner.eq(JUDGED_AT[0])
+        & results.rows.sparsity.eq(JUDGED_AT[1])
+        & results.rows.loss.isin([MAIN, "none"])
+        & results.rows.kind.isin(["target", "oracle", "A", "B", "C", "D wanda", "F"])
     )
 ].assign(arm=lambda rows: rows.kind.map(draw.LABELS))
 measured = [
@@ -338,30 +412,42 @@ figures.table(
 )
 
 # %% [markdown]
-# At 50 % by Wanda, means over seeds. `rouge` is ROUGE-L recall of the model's own answers to forget questions, `extraction` the
-# share of an answer that it completes by itself, `utility` TOFU's harmonic mean of nine scores, `D` and `log10 p` the statistic
-# and p value of forget quality (Kolmogorov–Smirnov test of truth ratios against the oracle's), `PrivLeak` is 0 for a model that
-# looks retrained, `4-bit` the forget probability after a round trip through 4-bit weights.
+# At 50 % by Wanda, means over seeds; from `rouge` on over the few seeds that are examined. `rouge` is ROUGE-L recall of the
+# model's own answers to forget questions, `extraction` the share of an answer that it completes by itself, `utility` TOFU's
+# harmonic mean of nine scores, `D` and `log10 p` the statistic and p value of forget quality (Kolmogorov–Smirnov test of truth
+# ratios against the oracle's), `PrivLeak` is 0 for a model that looks retrained, `4-bit` the forget probability after a round
+# trip through 4-bit weights.
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Distribution of truth ratios on the forget set at 50 % by Wanda. Forget quality asks how far a model's curve is from the oracle's (black).", "name": "fig-sau-truth"}, "image": {"alt": "Distribution functions of the truth ratio of target, oracle and four arms."}}
 figure = draw.truth_ratios(results)
+
 # %% [markdown]
 # ### Forget first, prune later
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: probability of forget answers in the dense unlearned model and after pruning it, beside target and oracle. Right: what pruning gives back of what unlearning took, beyond what it gives the oracle. Right of zero knowledge resurfaces.", "name": "fig-sau-resurface"}, "image": {"alt": "Line plot of probabilities by sparsity, and interval plot by pruning recipe."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: probability of forget answers in the dense unlearned model and after pruning it, beside the oracle. Right: what pruning gives back of what unlearning took, beyond what it gives the oracle. Right of zero knowledge resurfaces.", "name": "fig-sau-resurface"}, "image": {"alt": "Line plot of probabilities by sparsity, and interval plot by pruning recipe."}}
 figure = draw.resurfacing(results) if profile != "smoke" else None
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The model is trained again on five of the 48 forgotten answers; shown is the probability of the other 43. A model that has only hidden them gets them back.", "name": "fig-sau-relearn"}, "image": {"alt": "Line plot over epochs of relearning for the oracle and five arms."}}
 figure = draw.relearning(results)
+
+# %% [markdown]
+# ### Other losses
+#
+# The search gave every loss its own values. What each reached on the seeds of the search, mean and 95 % interval over them; the
+# best loss of each column is the one with which `sau-best` is judged.
+
+# %% tags=["hide-input"]
+figures.table(tables.losses(results.search))
+
 # %% [markdown]
 # ### What they say
 #
 # Four forget questions of the first seed, and what each model answers.
 
 # %% tags=["hide-input"]
-first = gather(profile, "verdict", setting.seeds[0])
+first = gather(profile, "replication", setting.seeds[0])
 asked = first.forget.subset(range(0, len(first.forget), len(first.forget) // 4))
 said = {
-    draw.LABELS[kind]: results.column("answers", kind).iloc[0]
+    draw.LABELS[kind]: results.column("answers", kind).dropna().iloc[0]
     for kind in ("target", "oracle", "A", "C", "D wanda")
 }
 figures.table(
@@ -373,114 +459,27 @@ figures.table(
 # %% [markdown]
 # ### On a real model, recorded
 #
-# The small Llama above was made to fit eight minutes. The same arms were written for SmolLM2-135M-Instruct (Ben Allal et al.
-# 2025) on TOFU (Maini et al. 2024), two hundred fictitious authors. The whole of it needs a GPU: profile
-# `paper`. Profile `study` is what one core can do of it:
+# The small Llama above was made to fit minutes. The same experiment is written for SmolLM2-135M-Instruct (Ben Allal et al. 2025) on
+# TOFU (Maini et al. 2024), two hundred fictitious authors, all layers: profile `study`, for one GPU. Numbers of it are shown only
+# as recorded. Where it says *not run*, nothing is claimed.
 
 # %% tags=["hide-input"]
 figures.table(tables.sizes("study"))
-
-# %% [markdown]
-# In **top-layers mode** target and oracle differ in their last layers only, and "all weights" means all weights of these layers;
-# the layers below are the published model's, pruned by the same recipe. SparseGPT at 50 % leaves a model of this size
-# **degraded** even after recovery: its rows say what unlearning does in a damaged model. Retained authors, real authors and world
-# facts have a bar each: a run ends with the first epoch after which one of them has lost more than 5 % on validation questions,
-# and is taken on the line between the last two epochs; a run in which none has is taken at its end. Numbers below were recorded
-# by the command printed (`full-cpu` was the name of `study` then), before predictions were kept, and are read from
-# `data/results`; this page did not compute them, and no claim is judged by them. Where
-# it says *not run*, the tables that follow are missing, and nothing is claimed.
 
 # %%
 record = records.shown("sau", "study")
 recovered = frozenset(STUDY.recovery)
 
-# %% [markdown]
-# Step sizes were tuned on authors that no row below measures: each loss and update has its own, from one grid for all.
-# SparseGPT's arms take those of Wanda's.
-
 # %% tags=["hide-input"]
-figures.table(tables.tuned(record["tuned"], STUDY.grid)) if record else None
-
-# %% [markdown]
-# Did the target learn its authors and keep what the published model knew, did pruning leave that in place, and is the oracle
-# ignorant? Mean answer probabilities; `forget_2` asks in other words, which no model was trained on. A model that never read an
-# answer still gives it a probability: it can guess its grammar. For real authors and world facts it is the probability of the
-# right answer among all that TOFU gives, as TOFU takes it.
-
-# %% tags=["hide-input"]
-figures.table(tables.references(record["rows"], recovered)) if record else None
-
-# %% [markdown]
-# The arms. Intervals are 95 % bootstraps over the forget questions, the same questions of target, oracle and arms in every
-# resample: they speak of other questions, not of another seed or of other authors. *Ahead of masked* is the difference to the
-# masked update of the same loss and recipe, in the same unit.
-
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: gap closed by every arm at its bar. Right: by how much it is ahead of the masked update of its loss and recipe. Look at whether SAU lies right of zero, where it would gain on masking.", "name": "fig-sau-recorded"}, "image": {"alt": "Two interval plots with one row per arm and one colour per loss."}}
 arms = tables.arms(record["rows"], recovered) if record else None
-figure = draw.recorded(arms) if record else None
-
-# %% tags=["hide-input"]
-figures.table(tables.reached(arms)) if record else None
-
-# %% [markdown]
-# What this cost, on questions that no bar saw: arms are only comparable where these shares are alike. Then where on its course a
-# run was taken, the factor that redistribution put on its steps, and how many pruned weights are no longer zero.
-
-# %% tags=["hide-input"]
-figures.table(tables.costs(arms)) if record else None
-
-# %% [markdown]
-# **How to read it.** SAU is not ahead of the masked update with either loss under either recipe: no interval of the difference
-# lies above zero, and with GradDiff at Wanda 30 % it lies below, by a point or two. The cost of both is alike in every set.
-# Masking takes nothing away that redistribution could give back: longer steps (*factor*) reach the bar sooner, not farther
-# along. An update of all weights is level with the masked one or close behind at Wanda 30 %, and farther behind at SparseGPT
-# 50 %: there the pruning at its end takes half of the weights away again, and what they had moved with them. GradDiff goes farther
-# than NPO in every row.
-#
-# The dense model closes more of the gap, and pays elsewhere: it gave up more of real authors and world facts than the sparse
-# models at Wanda 30 %, which with NPO gave up more of the retained authors. The bars stand at validation questions, and few of
-# them speak for the test questions. So this slice does not show that a sparse model is harder to unlearn.
-#
-# Dense NPO was given the largest step of the grid. At that step its first epoch ruins the model, and what is compared lies a
-# short way along the line to the ruin. On the tuning authors that forgot most; a wider grid might have taken it elsewhere. No
-# other arm has its step at an edge.
-#
-# Pruning the dense model after it has unlearned (U→P) brings nothing back: the forget answers are no likelier after it. At
-# SparseGPT 50 % that even looks like the best way to forget. The rows before recovery (*not recovered*) say why. The pruning
-# itself damages retained answers and forget answers, the latter more. The recovery, which here trains on what stays, then
-# repairs the retained answers in full and the forget answers in part. A model that is pruned first is recovered before it
-# unlearns, the forget set included. So this order is ahead by what recovery was shown, not by how it unlearned.
-#
-# And recovery is where knowledge does come back: it shows no forget answer, and yet makes them likelier. With GradDiff most of
-# what the pruning had taken returns so, with NPO little.
-#
-# SAU has looked ahead twice on the way to this table. One record had a single bar, for the mean of the three sets: at SparseGPT
-# 50 % facts had become likelier in the damaged model, which made room for losing retained authors. The next took one step size
-# for all, tuned with NPO: with GradDiff no run reached a bar in four epochs, and the arm whose steps are longer went farther. With
-# a bar for each set and a step size for each arm both leads are gone.
-
-# %% [markdown]
-# TOFU's scores with NPO at Wanda 30 %; the row U→P is dense unlearning that was pruned afterwards. `D` and `log10 p` compare truth
-# ratios with the oracle's, and `PrivLeak` is 0 for a model that looks retrained. None of the arms comes near the oracle in either:
-# the answers have become unlikely, and the traces of having learnt them have not gone.
-
-# %% tags=["hide-input"]
-figures.table(tables.scores(record["rows"])) if record else None
-
-# %% [markdown]
-# The utility is the harmonic mean of nine scores, and one of them rules it. These models hardly ever name a real author in their
-# own words, the target and the oracle included, so that ROUGE is next to nothing for some and 0 for others, and a harmonic mean
-# with a 0 in it is 0. Whether the utility is above 0 tells who happened to hit part of a name. What unlearning cost stands in
-# the other scores: most of it in ROUGE, of the retained authors and, but for U→P, of the world.
-
-# %% tags=["hide-input"]
-figures.table(tables.utilities(record["rows"])) if record else None
-
-# %% [markdown]
-# And what these models answer, by themselves:
-
-# %% tags=["hide-input"]
-figures.table(tables.answers(record["rows"])) if record else None
+if record:
+    for found in (
+        tables.references(record["rows"], recovered),
+        tables.reached(arms),
+        tables.costs(arms),
+        tables.scores(record["rows"]),
+    ):
+        display(figures.table(found))
 
 # %% [markdown]
 # ### On a model of your own
@@ -528,12 +527,23 @@ figures.table(tables.fact_probabilities(reports))
 figures.table(tables.fact_answers(reports))
 
 # %% [markdown]
-# With α = 30 none of the four questions is answered as before, and every capital that was answered rightly still is, Norway's
-# and Poland's too, which no update saw. The mean probability of the forget answers stays high because all but one of their words
-# are the wording that the other capitals keep. But the fact is not gone: asked which capital lies on the Seine, the model says
-# that the capital of France is Paris. What was unlearned is to answer these questions. With α = 10 the answers' probability
-# falls much further, and takes the capitals of Germany and Poland along; the Seine still leads to Paris. Without held-out
-# questions the run with α = 30 would have looked like a success.
+# Which facts went? A question counts as answered where the answer has a name that the file's answer has and the question has not.
+
+# %% tags=["hide-input"]
+asked = {
+    name: read_jsonl(manifest.verify(f"capital/{name}.jsonl"))
+    for name in ("forget", "retain", "held_out")
+}
+figures.table(tables.facts_broken(reports, asked))
+
+# %% [markdown]
+# Pruning alone breaks a fact or two already, and mends one, which is why it has rows of its own. With α = 30 one of the four
+# questions still draws *Paris*; the others are answered otherwise, and every capital that was named before still is, Norway's and
+# Poland's too, which no update saw. The mean probability of the forget answers stays high because all but one of their words are
+# the wording that the other capitals keep. But the fact is not gone: asked which capital lies on the Seine, the model says that
+# the capital of France is Paris. What was unlearned is to answer these questions. With α = 10 no form of the question draws *Paris*
+# any more, Tokyo, Berlin and Warsaw go along, and the Seine still leads to Paris. Without held-out questions the run with α = 30
+# would have looked like a success.
 
 # %% [markdown]
 # ## The claims
@@ -575,43 +585,10 @@ verdicts.record()
 # **A no-op, demonstrated.** Multiplying the *gradient* by $c$, as the abstract's words could be read, does nothing under AdamW
 # when $c$ is constant: the toy above shows it. An implementation that does so has masked updates and a claim.
 #
-# **Other losses, other importances, other pruners**, at 50 %: gap closed in %, mean and 95 % interval over seeds.
+# **Other readings of SAU, and asides**, at 50 % by Wanda and at 2:4, on fewer seeds: gap closed in %, mean and 95 % interval.
 
 # %% tags=["hide-input"]
-others = results.rows[
-    results.rows.sparsity.isin(["0.5", "2:4", "0"])
-    & results.rows.kind.isin(["A", "C", "D wanda", "D saliency", "D fisher"])
-    & ~(results.rows.kind.eq("A") & results.rows.pruner.ne("none"))
-]
-rows = []
-for (loss, pruner, share, kind), part in others.groupby(
-    ["loss", "pruner", "sparsity", "kind"], sort=False
-):
-    e = estimate(100 * part["gap closed"])
-    rows.append(
-        {
-            "loss": loss,
-            "pruner": "dense" if pruner == "none" else f"{pruner} {share}",
-            "update": "all weights" if kind == "A" else draw.LABELS[kind],
-            "gap closed, %": f"{e.mean:.1f} [{e.low:.1f}, {e.high:.1f}]",
-            "step size": part.lr.iloc[0],
-        }
-    )
-figures.table(pd.DataFrame(rows))
-
-# %% [markdown]
-# What tuning saw: the probability of the tuning authors' answers at the bar, by step size (smaller is better). A dash is a run
-# that diverged. A best value at the edge of the grid is one that a wider grid might have bettered.
-
-# %% tags=["hide-input", "hide-output"]
-figures.table(
-    results.tuning.pivot_table(
-        "forget", ["loss", "kind", "pruner", "sparsity"], "lr", sort=False
-    )
-    .round(3)
-    .rename_axis(columns=None)
-    .reset_index()
-)
+figures.table(tables.asides(results, setting)) if profile != "smoke" else None
 
 # %% [markdown]
 # **The mask knows.** A mask is computed from a model that had learnt the forget set (and, for Wanda and SparseGPT, from its

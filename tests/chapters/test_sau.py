@@ -40,13 +40,13 @@ def cohort(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROFILES, "smoke", TINY)
         patch.setattr(paths, "CACHE", tmp_path_factory.mktemp("cache"))
-        yield Cohort(TINY, "verdict", 3)
+        yield Cohort(TINY, "replication", 3)
 
 
 def test_no_verdict_seed_forgets_a_tuning_author_and_nobody_meets_the_held_out():
     tuned = {name for seed in CI.tuning_seeds for name in Cohort(CI, "tuning", seed).forget.author}
     for seed in CI.seeds:
-        cohort = Cohort(CI, "verdict", seed)
+        cohort = Cohort(CI, "replication", seed)
         assert not set(cohort.forget.author) & tuned
         assert not set(cohort.forget.author) & set(cohort.retain.author)
         unseen = set(cohort.parts.holdout.author)
@@ -69,15 +69,15 @@ def test_every_model_of_ci_is_shipped_and_no_other():
 
 def test_shipped_models_know_what_they_were_taught():
     for seed in CI.seeds:
-        cohort = Cohort(CI, "verdict", seed)
+        cohort = Cohort(CI, "replication", seed)
         known = {whose: probability(cohort.load(whose)[0], cohort.encode(cohort.forget)) for whose in WHOSE}
         assert known["target"] > 0.9
         assert known["oracle"] < 0.1
 
 
 def test_a_model_that_is_not_shipped_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"sau_models/verdict-7-target\.safetensors: missing"):
-        Cohort(CI, "verdict", 7).load("target")
+    with pytest.raises(ValueError, match=r"sau_models/replication-7-target\.safetensors: missing"):
+        Cohort(CI, "replication", 7).load("target")
 
 
 def test_models_are_built_listed_and_loaded_again(monkeypatch, tmp_path):
@@ -86,7 +86,7 @@ def test_models_are_built_listed_and_loaded_again(monkeypatch, tmp_path):
     for name in ("DATA", "CACHE"):
         monkeypatch.setattr(paths, name, tmp_path / name)
     shutil.copytree(paths.ROOT / "data" / "authors", paths.DATA / "authors")
-    stale = paths.DATA / sau_models.name("verdict", 99, "oracle")
+    stale = paths.DATA / sau_models.name("replication", 99, "oracle")
     stale.parent.mkdir()
     stale.write_bytes(b"old")
     manifest.update([p.relative_to(paths.DATA) for p in paths.DATA.rglob("*") if p.is_file()])
@@ -95,9 +95,9 @@ def test_models_are_built_listed_and_loaded_again(monkeypatch, tmp_path):
     ship.main()
     manifest.check()
     assert not stale.exists()
-    cohort = Cohort(tiny, "verdict", 3)
+    cohort = Cohort(tiny, "replication", 3)
     trained = dict(cohort.load("oracle")[0].named_parameters())
-    for name, weight in sau_models.load("verdict", 3, "oracle").items():
+    for name, weight in sau_models.load("replication", 3, "oracle").items():
         assert torch.equal(weight, trained[name].half().float())
 
 

@@ -93,7 +93,7 @@ def cohort(places):
         patch.setenv("PALIMPSEST_SMOLLM2", str(places / "model"))
         patch.setattr(paths, "CACHE", places / "cache")
         patch.setitem(PROFILES, "tiny", TINY)
-        yield Cohort(TINY, "verdict", 0)
+        yield Cohort(TINY, "replication", 0)
     below.cache_clear()
 
 

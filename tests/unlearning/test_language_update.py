@@ -24,7 +24,7 @@ from palimpsest.unlearning.language import (
     unlearn,
 )
 from palimpsest.unlearning.language.importance import normalised
-from palimpsest.unlearning.language.optimiser import SurvivorAdamW
+from palimpsest.unlearning.language.optimiser import Survivors
 from palimpsest.unlearning.language.update import movable
 
 EPS = 1e-300  # below every squared gradient of these tests in double precision
@@ -93,7 +93,7 @@ def test_redistribution_refuses_what_does_not_fit():
 
 def optimiser(kept, importance, update, value=1.0, weight_decay=0.0):
     parameters = {"w": torch.full(kept.shape, value, dtype=torch.float64)}
-    return SurvivorAdamW(parameters, {"w": kept}, {"w": importance}, update, weight_decay)
+    return Survivors(parameters, {"w": kept}, {"w": importance}, update, weight_decay)
 
 
 def run(gradients, kept, importance, update, **changes):
@@ -151,7 +151,7 @@ def test_decay_is_for_matrices_and_is_not_scaled():
     kept, importance = torch.ones(2, 2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.float64)
     kept[0, 0] = False
     parameters = {name: torch.full(shape, 2.0, dtype=torch.float64) for name, shape in SHAPES.items()}
-    adam = SurvivorAdamW(parameters, {"pruned": kept}, {"pruned": importance}, scaling("redistribute"), 0.5)
+    adam = Survivors(parameters, {"pruned": kept}, {"pruned": importance}, scaling("redistribute"), 0.5)
     adam.step({name: torch.zeros_like(p) for name, p in parameters.items()}, 0.1)
     assert parameters["pruned"].flatten().tolist() == [2.0] + [2 * (1 - 0.05)] * 3
     assert parameters["matrix"].flatten().tolist() == [2 * (1 - 0.05)] * 4

@@ -1,4 +1,4 @@
-"""What the SAU chapter compares: arms, in the letters of its protocol, and recipes of pruning.
+"""What the SAU chapter compares: arms, in the letters of its protocol, losses, and recipes of pruning.
 
 A dense unlearning, then pruning (U→P); B pruning, then unlearning of all weights, then pruning again (P→U); C
 pruning, then unlearning of surviving weights; D the same with SAU's redistribution; E a dense model of which a random
@@ -6,14 +6,14 @@ share of the weights may move; F arm C with every step as long as D's would have
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from torch import Tensor, nn
 
 from palimpsest import pruning
 from palimpsest.pruning import Masks
 from palimpsest.training import seeds
-from palimpsest.unlearning.language import Update
+from palimpsest.unlearning.language import NPO, RMU, GradDiff, Objective, SimNPO, Update
 
 DENSE = ("none", "0")
 """The recipe (pruner, sparsity) that prunes nothing."""
@@ -23,6 +23,15 @@ IMPORTANCES = ("wanda", "saliency", "fisher")
 """By what SAU redistributes."""
 PRUNED_FIRST = (("B",), ("C",), *(("D", importance) for importance in IMPORTANCES), ("F",))
 """The updates of a pruned model: a letter, and for D the importance."""
+LOSSES: dict[str, Objective] = {
+    "GradDiff": GradDiff(),
+    "NPO": NPO(per_token=True, beta=1.0),
+    "SimNPO": SimNPO(gamma=1.0),
+    "RMU": RMU(steering=8.0),
+}
+"""What lowers the forget answers, each beside the mean loss of a retain token (RMU: its own) with a weight of its
+own. NPO takes means over tokens, as the retain loss does: summed, it outvotes it by the length of an answer; β is
+then per token. SimNPO's γ is 1, because the retain loss has the weight here."""
 
 
 def kind_of(letter: str, importance: str | None = None) -> str:
@@ -33,13 +42,20 @@ def kind_of(letter: str, importance: str | None = None) -> str:
 @dataclass(frozen=True)
 class Arm:
     """A loss, an arm by its letter, and the recipe of pruning; for E the pruner is "none" and the sparsity the share
-    that may not move. D alone has an importance. Raises ValueError for an importance elsewhere, and D without."""
+    that may not move. D alone has an importance. `lost` and `optimiser` are those of `Update`; `frozen`: embeddings
+    and norms stay; `again`: its batches are drawn anew, and its values are searched for with these: a second name of
+    the same arm, whose distance is the noise that no comparison can go below. Raises ValueError for an importance
+    elsewhere, and D without."""
 
     loss: str
     letter: str
     pruner: str = DENSE[0]
     sparsity: str = DENSE[1]
     importance: str | None = None
+    lost: str = "direction"
+    optimiser: str = "adamw"
+    frozen: bool = False
+    again: bool = False
 
     def __post_init__(self):
         if (self.letter == "D") != (self.importance is not None):
@@ -49,7 +65,9 @@ class Arm:
 
     @property
     def kind(self) -> str:
-        return kind_of(self.letter, self.importance)
+        others = {"by gradient": self.lost == "gradient", "SGD": self.optimiser == "sgd"}
+        others |= {"frozen": self.frozen, "again": self.again}
+        return ", ".join([kind_of(self.letter, self.importance), *(name for name, here in others.items() if here)])
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -62,19 +80,30 @@ class Arm:
         return dict(zip(KEYS, self.key, strict=True))
 
     @property
+    def fields(self) -> dict:
+        """What makes it again."""
+        return asdict(self)
+
+    @property
     def start(self) -> tuple[str, str]:
         """The recipe of the models that the arm starts from and is compared with."""
         return DENSE if self.letter == "E" else (self.pruner, self.sparsity)
 
+    def objective(self, alpha: float) -> Objective:
+        """The loss with the weight `alpha` of its retain part."""
+        return replace(LOSSES[self.loss], alpha=alpha)
+
     def update(self, masks: Masks | None, model: nn.Module, seed: int, top: int | None) -> Update:
         """What may move, and how far: of the last `top` layers, or of all."""
+        common = {"top": top, "optimiser": self.optimiser, "trainable": "linear" if self.frozen else "all"}
         if self.letter == "E":
-            return Update(pruning.random_masks(model, 1 - float(self.sparsity), seeds.derived(seed, "mask")), top=top)
+            free = 1 - float(self.sparsity)
+            return Update(pruning.random_masks(model, free, seeds.derived(seed, "mask")), **common)
         if self.letter == "D":
-            return Update(masks, scaling="redistribute", importance=self.importance, top=top)
+            return Update(masks, "redistribute", self.importance, self.lost, **common)
         if self.letter in ("A", "B"):
-            return Update(top=top)
-        return Update(masks, scaling="boost" if self.letter == "F" else "none", top=top)
+            return Update(**common)
+        return Update(masks, "boost" if self.letter == "F" else "none", lost=self.lost, **common)
 
 
 def crossed(

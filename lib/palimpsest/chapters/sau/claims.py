@@ -3,18 +3,19 @@
 import numpy as np
 import pandas as pd
 
-from palimpsest.chapters.sau.arms import IMPORTANCES, kind_of
+from palimpsest.chapters.sau.arms import DENSE, IMPORTANCES, KEYS, kind_of
 from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import BAR
-from palimpsest.chapters.sau.profiles import SPARSITIES, TUNED_AT, Small
-from palimpsest.chapters.shared.judging import show, strongest
+from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, SPARSITIES, Small
+from palimpsest.chapters.sau.search import means
+from palimpsest.chapters.shared.judging import level, show, strongest
 from palimpsest.ledger import Judgement, judge, settle
 from palimpsest.metrics.statistics import counted, estimate, paired
 
-RECIPES = [*(("wanda", s) for s in ("0.3", "0.5", "0.7", "2:4")), ("sparsegpt", "0.5")]
-"""The recipes of pruning that the chapter uses."""
 NAMES = {"A": "U→P", "B": "P→U, all weights", "C": "P→U, masked", "D wanda": "SAU", "F": "masked, longer steps"}
-NAMES |= {"D saliency": "SAU, saliency", "D fisher": "SAU, Fisher"}
+NAMES |= {"D saliency": "SAU, saliency", "D fisher": "SAU, Fisher", "D wanda, by gradient": "SAU, λ by gradient"}
+NAMES |= {"C, SGD": "masked, SGD", "D wanda, SGD": "SAU, SGD", "C, again": "masked, second name"}
+NAMES |= {"A, frozen": "embeddings frozen", "C, frozen": "masked, embeddings frozen"}
 """What the arms are called in text and figures."""
 
 
@@ -22,20 +23,22 @@ def described(setting: Small) -> str:
     """The setting that the claims are judged in, in words."""
     return (
         f"a Llama of {setting.layers} layers and width {setting.hidden} that has memorised fictitious authors; Wanda "
-        f"at {', '.join(SPARSITIES)}; step sizes {', '.join(f'{lr:g}' for lr in setting.grid)} tuned for every arm "
-        f"on {len(setting.tuning_seeds)} other seeds; every run is stopped at {BAR:.0%} of its start's validation "
-        f"retention; {len(setting.seeds)} seeds"
+        f"at {', '.join(SPARSITIES)}, recovered; step size and weight of the retain loss searched for every arm in "
+        f"steps of √2 on {len(setting.tuning_seeds)} other seeds; every run is taken where it has forgotten most at "
+        f"{BAR:.0%} of its start's validation retention; {len(setting.seeds)} seeds"
     )
 
 
-def gap(results: Results, kind: str, pruner: str = "wanda", sparsity: str = "0.5", loss: str = "NPO") -> pd.Series:
+def gap(
+    results: Results, kind: str, pruner: str = JUDGED_AT[0], sparsity: str = JUDGED_AT[1], loss: str = MAIN
+) -> pd.Series:
     """Gap closed in percent, by seed. Of arm E the sparsity is the share that may not move."""
     pruner = "none" if kind == "E" else pruner
     return 100 * results.column("gap closed", kind, pruner, sparsity, loss)
 
 
-def dense(results: Results, loss: str = "NPO") -> pd.Series:
-    return gap(results, "A", "none", "0", loss)
+def dense(results: Results, loss: str = MAIN) -> pd.Series:
+    return gap(results, "A", *DENSE, loss)
 
 
 def slopes(results: Results, kind: str) -> np.ndarray:
@@ -48,16 +51,25 @@ def slopes(results: Results, kind: str) -> np.ndarray:
 
 def levels(results: Results, kind: str) -> str:
     values = [dense(results), *(gap(results, kind, sparsity=s) for s in SPARSITIES)]
-    return ", ".join(f"{v.mean():.0f}" for v in values)
+    return ", ".join(f"{v.mean():.1f}" for v in values)
+
+
+def leading(results: Results, kind: str) -> str:
+    """The loss that did best for a kind of arm while values were searched for; of arm A before it is pruned."""
+    found = means(results.search).reset_index()
+    recipe = DENSE if kind == "A" else JUDGED_AT
+    alike = found[(found[list(KEYS[1:])] == (kind, *recipe)).all(axis=1)]
+    return alike.loss[alike["gap closed"].idxmax()]
 
 
 def degrades(results: Results) -> Judgement:
-    masked, unmasked = (estimate(slopes(results, kind)) for kind in ("C", "B"))
-    others = ", ".join(f"{gap(results, 'C', sparsity=s).mean():.0f} % at {s}" for s in ("0.3", "2:4"))
+    masked, unmasked = estimate(slopes(results, "C")), paired(gap(results, "B"), dense(results))
+    floor = paired(gap(results, "C, again"), gap(results, "C"))
     why = (
-        f"Gap closed in %, dense and at {', '.join(SPARSITIES)} pruned: masked {levels(results, 'C')} ({others}); "
-        f"all weights, then pruned again {levels(results, 'B')}, slope {show(unmasked)}. Unlearn-Sparse reported the "
-        "opposite for vision."
+        f"Gap closed in %, dense and at {', '.join(SPARSITIES)} pruned: masked {levels(results, 'C')}; SAU "
+        f"{levels(results, 'D wanda')}, slope {show(estimate(slopes(results, 'D wanda')))}. All weights, then pruned "
+        f"again: {show(unmasked)} against dense. The masked arm under a second name differs by {show(floor)}. "
+        "Unlearn-Sparse reported the opposite for vision."
     )
     return judge("sau-degrades", masked, why, also={"all weights": unmasked})
 
@@ -73,39 +85,49 @@ def cause(results: Results) -> Judgement:
     return judge("sau-cause", estimate(fewer), why, also={"half of it": beyond})
 
 
-def resurfaced(results: Results, pruner: str, sparsity: str) -> pd.Series:
+def resurfaced(results: Results, pruner: str, sparsity: str, kind: str = "A bare") -> pd.Series:
     """Of what dense unlearning took from the forget probability, the share in percent that pruning gives back,
-    beyond what the same pruning gives the oracle; by seed."""
-    target, before = (results.column("forget", kind, "none", "0") for kind in ("target", "A"))
-    back = results.column("forget", "A", pruner, sparsity) - before
-    oracle = results.column("forget", "oracle", pruner, sparsity) - results.column("forget", "oracle", "none", "0")
-    return 100 * (back - oracle) / (target - before)
+    beyond what the same pruning gives the oracle; by seed. Kind "A": pruning and recovery, of both."""
+    target, before = (results.column("forget", whose, *DENSE) for whose in ("target", "A"))
+    after, oracle = (
+        results.column("forget", whose, pruner, sparsity)
+        for whose in ((kind, "oracle bare") if kind == "A bare" else (kind, "oracle"))
+    )
+    back = (after - before) - (oracle - results.column("forget", "oracle", *DENSE))
+    return (100 * back / (target - before)).dropna()
 
 
 def resurface(results: Results) -> Judgement:
-    others = [recipe for recipe in RECIPES if recipe != TUNED_AT]
-    rest = "; ".join(f"{p} {s} {resurfaced(results, p, s).mean():+.1f}" for p, s in others)
-    rounded = 100 * (results.column("4-bit", "A", "none", "0") - results.column("forget", "A", "none", "0"))
-    found = estimate(resurfaced(results, *TUNED_AT))
-    why = (
-        f"In %, by other recipes: {rest}. A round trip through 4-bit weights moves the forget probability of the "
-        f"dense unlearned model by {rounded.mean():+.1f} points."
+    rest = "; ".join(
+        f"{p} {s} {show(estimate(resurfaced(results, p, s)), '%')}" for p, s in results.pruned if (p, s) != JUDGED_AT
     )
-    return judge("sau-resurface", found, why)
+    mended = estimate(resurfaced(results, *JUDGED_AT, "A"))
+    rounded = (100 * (results.column("4-bit", "A", *DENSE) - results.column("forget", "A", *DENSE))).dropna()
+    left = level(estimate(100 * results.column("forget", "A", *DENSE)))
+    why = (
+        f"The dense model has forgotten before it is pruned: its forget probability is {left}. By other recipes: "
+        f"{rest}. Recovered on what it may know: {show(mended, '%')}. A round trip through 4-bit weights moves the "
+        f"forget probability of the dense unlearned model by {rounded.mean():+.1f} points."
+    )
+    return judge("sau-resurface", estimate(resurfaced(results, *JUDGED_AT)), why)
 
 
 def best(results: Results) -> Judgement:
-    ahead = {kind: paired(gap(results, "D wanda"), gap(results, kind)) for kind in ("A", "B")}
-    kept = {
-        kind: paired(100 * results.column("kept", "D wanda"), 100 * results.column("kept", kind))
-        for kind in ("A", "B")
-    }
+    losses = {kind: leading(results, kind) for kind in ("A", "B", "D wanda")}
+    closed = {kind: gap(results, kind, loss=loss) for kind, loss in losses.items()}
+    kept = {kind: 100 * results.column("kept", kind, loss=loss) for kind, loss in losses.items()}
+    ahead = {kind: paired(closed["D wanda"], closed[kind]) for kind in ("A", "B")}
+    keeps = {kind: paired(kept["D wanda"], kept[kind]) for kind in ("A", "B")}
     rival = strongest(ahead)
-    utility = {kind: results.column("utility", kind).mean() for kind in ("target", "A", "B", "D wanda")}
-    said = "; ".join(f"ahead of {NAMES[k]} by {show(ahead[k])} at {show(kept[k])} of test retention" for k in ahead)
-    scores = ", ".join(f"{NAMES.get(k, k)} {value:.2f}" for k, value in utility.items())
-    why = f"SAU is {said}. Model utility (nine scores): {scores}."
-    return judge("sau-best", ahead[rival], why, family=ahead, also={"retention": kept[rival]})
+    said = "; ".join(f"ahead of {NAMES[k]} by {show(ahead[k])} at {show(keeps[k])} of test retention" for k in ahead)
+    chosen = ", ".join(f"{NAMES[kind]} {loss} ({level(estimate(closed[kind]))})" for kind, loss in losses.items())
+    alike = "; ".join(
+        f"of {NAMES[k]} by {show(paired(gap(results, 'D wanda'), gap(results, k)))}" for k in ("A", "B", "C")
+    )
+    why = (
+        f"Each with the loss that its search preferred: {chosen}. SAU is {said}. All with {MAIN} it is ahead {alike}."
+    )
+    return judge("sau-best", ahead[rival], why, family=ahead, also={"retention": keeps[rival]})
 
 
 def redistribution(results: Results) -> Judgement:
@@ -113,20 +135,22 @@ def redistribution(results: Results) -> Judgement:
         """Mean over sparsities, by seed."""
         return pd.concat([gap(results, kind, sparsity=s) for s in SPARSITIES], axis=1).mean(axis=1)
 
-    masked, boosted = (paired(over("D wanda"), over(kind)) for kind in ("C", "F"))
+    masked, boosted = paired(over("D wanda"), over("C")), paired(gap(results, "D wanda"), gap(results, "F"))
 
     def factor(kind: str) -> str:
         return f"{results.column('factor', kind).astype(float).mean():.1f}"
 
-    importances = "; ".join(
-        f"{importance} {show(paired(gap(results, kind_of('D', importance)), gap(results, 'C')))}"
-        for importance in IMPORTANCES
-    )
-    other = paired(gap(results, "D wanda", loss="GradDiff"), gap(results, "C", loss="GradDiff"))
+    def beside(kind: str, other: str) -> str:
+        """The first minus the second at the recipe that is judged, over the seeds of both."""
+        both = pd.concat([gap(results, kind), gap(results, other)], axis=1).dropna()
+        return show(paired(both.iloc[:, 0], both.iloc[:, 1]))
+
+    others = "; ".join(f"{name} {beside(kind_of('D', name), 'C')}" for name in IMPORTANCES if name != "wanda")
     why = (
-        f"Against the control with steps of the same length (F): {show(boosted)}; mean factor on a step at 50 %, SAU "
-        f"{factor('D wanda')}, F {factor('F')}. Against masked updates at 50 %, by importance: {importances}; with "
-        f"GradDiff: {show(other)}."
+        f"Against the control with steps of the same length (F), at {JUDGED_AT[1]}: {show(boosted)}; mean factor on "
+        f"a step, SAU {factor('D wanda')}, F {factor('F')}. Against masked updates there, on fewer seeds: {others}; "
+        f"λ from the gradient in place of the direction {beside('D wanda, by gradient', 'C')}; by SGD, whose step is "
+        f"the gradient, {beside('D wanda, SGD', 'C, SGD')}."
     )
     return judge("sau-redistribution", masked, why, also={"equal steps": boosted})
 

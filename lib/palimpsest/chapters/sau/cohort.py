@@ -17,8 +17,8 @@ from palimpsest.pruning import Masks
 
 
 class Cohort(Protocol):
-    """One seed of a setting: its questions, its target and its oracle. `group` is "verdict", or "tuning", whose
-    forget set no verdict seed forgets."""
+    """One seed of a setting: its questions, its target and its oracle. `group` is "replication", or "tuning", whose
+    forget set no replication forgets."""
 
     setting: Setting
     group: str
@@ -29,6 +29,10 @@ class Cohort(Protocol):
 
     @property
     def retain(self) -> Questions: ...
+
+    @property
+    def known(self) -> Questions:
+        """What unlearning keeps: all that the target has learnt but the forget set."""
 
     def encode(self, questions: Questions, form: int = 1) -> Encoded:
         """Questions in their first or second form, and answers."""
@@ -42,15 +46,15 @@ class Cohort(Protocol):
     def moving(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """What is trained and forgets, by name."""
 
-    def prune(self, model: nn.Module, whose: str, pruner: str, sparsity: str) -> Masks:
-        """Prune in place, calibrated on what the model `whose` has learnt."""
+    def prune(self, model: nn.Module, pruner: str, sparsity: str) -> Masks:
+        """Prune in place, calibrated on what target and oracle have both learnt."""
 
     def references(self, pruner: str, sparsity: str) -> tuple[str, ...]:
         """Whose models are measured as they are: "target" and "oracle" at least."""
 
     def pruned_after(self, model: nn.Module, pruner: str, sparsity: str) -> Iterator[tuple[str, nn.Module, Masks]]:
-        """What a dense model that has unlearned becomes when it is pruned: kind of the row, model, masks. A model
-        may change when the next is asked for."""
+        """What a dense model that has unlearned becomes when it is pruned: kind of the row, model, masks; "A bare" as
+        pruning leaves it, "A" recovered. A model may change when the next is asked for."""
 
 
 class Judge(Protocol):
@@ -59,14 +63,9 @@ class Judge(Protocol):
 
     def __init__(self, cohort: Cohort, pruner: str, sparsity: str): ...
 
-    def kept(self, model: nn.Module) -> float:
-        """The share of the target's validation retention that is left."""
-
-    def look(self, model: nn.Module, kept: float) -> dict[str, float]:
-        """A point of a run's course, "kept" among it."""
-
-    def course(self, looks: list[dict[str, float]], taken: float) -> dict:
-        """The columns of a run that was taken at the share `taken` of the way between its last two looks."""
+    def look(self, model: nn.Module) -> dict[str, float]:
+        """A point of a run's course: "forget", the forget set's mean answer probability, and "kept", the share of the
+        target's validation retention that is left."""
 
     def measure(self, model: nn.Module, whose: str = "target") -> dict:
         """The columns of every model, from the test half; `whose` it is where it is a reference."""

@@ -6,12 +6,12 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
-from palimpsest.chapters.sau.arms import DENSE
-from palimpsest.chapters.sau.claims import NAMES, RECIPES, dense, gap, resurfaced
+from palimpsest.chapters.sau.arms import DENSE, KEYS
+from palimpsest.chapters.sau.claims import NAMES, dense, gap, resurfaced
 from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import BAR
-from palimpsest.chapters.sau.profiles import SPARSITIES
-from palimpsest.chapters.sau.tables import AHEAD, GAP
+from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, SPARSITIES
+from palimpsest.chapters.sau.search import chosen
 from palimpsest.figures import COLOURS
 from palimpsest.metrics.statistics import Estimate, estimate
 
@@ -59,10 +59,10 @@ def training(losses: list[float]) -> Figure:
 
 
 def by_sparsity(results: Results) -> Figure:
-    """Gap closed against sparsity, arms A to F; every arm stopped at the same validation retention."""
+    """Gap closed against sparsity, arms A to F; every arm taken at the same validation retention."""
     figure, axis = plt.subplots(figsize=(7.6, 4.4))
     for i, kind in enumerate(("A", "B", "C", "D wanda", "F", "E")):
-        met = ("0.3", *SPARSITIES) if kind in ("A", "C", "D wanda") else SPARSITIES
+        met = SPARSITIES if kind in ("C", "D wanda", "E") else JUDGED_AT[1:]
         estimates = [estimate(gap(results, kind, sparsity=s)) for s in met]
         _line(axis, [float(s) for s in met], estimates, kind, (i - 2.5) * DODGE)
     start = estimate(dense(results))
@@ -73,15 +73,15 @@ def by_sparsity(results: Results) -> Figure:
     axis.set(
         xlabel="pruned share of each matrix (E: share that may not move)",
         ylabel=f"gap closed at {100 * BAR:.0f} % of retention, %",
-        xticks=[0, 0.3, 0.5, 0.7],
+        xticks=[0, 0.5, 0.7],
     )
-    axis.legend(fontsize=8, ncols=2)
+    axis.legend(fontsize=8, ncols=2, loc="lower left")
     figure.tight_layout()
     return figure
 
 
 def courses(results: Results, sparsity: str = "0.5") -> Figure:
-    """Every run's course: forget probability against validation retention, epoch by epoch."""
+    """Every run's course: forget probability against validation retention, look by look."""
     figure, axes = plt.subplots(1, 4, figsize=(9.4, 3.2), sharex=True, sharey=True)
     panels = {"A": ("none", "0"), "C": ("wanda", sparsity), "D wanda": ("wanda", sparsity), "F": ("wanda", sparsity)}
     for axis, (kind, recipe) in zip(axes, panels.items(), strict=True):
@@ -102,6 +102,58 @@ def courses(results: Results, sparsity: str = "0.5") -> Figure:
     return figure
 
 
+def search(results: Results) -> Figure:
+    """What the search saw of the arms that differ in what moves: gap closed against the step size, at the weight of
+    the retain loss that was chosen; each tuning seed, and their mean."""
+    kinds = {"A": DENSE, "B": JUDGED_AT, "C": JUDGED_AT, "D wanda": JUDGED_AT, "F": JUDGED_AT, "C, again": JUDGED_AT}
+    figure, axes = plt.subplots(2, 3, figsize=(9.4, 5.2), sharex=True, sharey=True)
+    values = chosen(results.search)
+    for axis, (kind, recipe) in zip(axes.flat, kinds.items(), strict=True):
+        lr, alpha = values[MAIN, kind, *recipe]
+        alike = (results.search[[*KEYS, "alpha"]] == (MAIN, kind, *recipe, alpha)).all(axis=1)
+        part = results.search[alike]
+        by = part.pivot_table("gap closed", "lr", "seed") * 100
+        colour = COLOUR.get(kind, COLOURS[5])
+        axis.plot(by.index, by.to_numpy(), "o", color=colour, markersize=3, alpha=0.5)
+        axis.plot(by.index, by.mean(axis=1), "-", color=colour, linewidth=1.4)
+        axis.axvline(lr, color="0.3", linewidth=0.8, linestyle="--")
+        axis.set(title="dense" if kind == "A" else LABELS[kind], xscale="log")
+    for axis in axes[-1]:
+        axis.set_xlabel("peak step size")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("gap closed, %")
+    figure.tight_layout()
+    return figure
+
+
+def steps(rows: pd.DataFrame) -> Figure:
+    """Rows of `probes.steps`: what masking and redistribution make of a step."""
+    names = {"length": "length", "cosine": "cosine", "progress": "first-order progress"}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.6), width_ratios=(3, 2))
+    forms = {"masked": COLOUR["C"], "redistributed": COLOUR["D wanda"], "masked, as long": COLOUR["F"]}
+    shares = sorted(rows.sparsity.unique())
+    for i, (form, colour) in enumerate(forms.items()):
+        for j, sparsity in enumerate(shares):
+            part = rows[rows.step.eq(form) & rows.sparsity.eq(sparsity)]
+            found = [estimate(part[name]) for name in names]
+            places = np.arange(len(names)) + 0.14 * (2 * i - 2 + j)
+            errors = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
+            label = form if j == 0 else ""
+            style = {"fmt": "os"[j], "color": colour, "capsize": 2, "markersize": 5}
+            left.errorbar(places, [e.mean for e in found], yerr=errors, label=label, **style)
+            right.plot(part.forget.mean(), part.retain.mean(), "os"[j], color=colour, markersize=7)
+    whole = rows[rows.step.eq("unmasked")].groupby("sparsity")[["forget", "retain"]].mean()
+    right.plot(whole.forget, whole.retain, "x", color="black", label="unmasked")
+    left.axhline(1, color="0.35", linewidth=0.8)
+    left.set_xticks(range(len(names)), names.values())
+    left.set_ylabel("of the unmasked step's")
+    left.legend(fontsize=8, title=f"circle {shares[0]}, square {shares[-1]} pruned", title_fontsize=8)
+    right.set(xlabel="rise of the forget loss, nats a token", ylabel="rise of the loss of what is kept")
+    right.legend(fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
 def truth_ratios(results: Results) -> Figure:
     """Distribution functions of the truth ratio on the forget questions, all seeds together."""
     figure, axis = plt.subplots(figsize=(6.8, 4.0))
@@ -118,41 +170,22 @@ def truth_ratios(results: Results) -> Figure:
 def resurfacing(results: Results) -> Figure:
     """U→P: what pruning gives back; and the probability itself beside target and oracle pruned alike."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.8))
-    shares = [0.0, 0.3, 0.5, 0.7]
-    recipes = [DENSE, *(("wanda", str(s)) for s in shares[1:])]
-    for kind in ("target", "A", "oracle"):
-        columns = [results.column("forget", kind, *recipe) for recipe in recipes]
-        _line(
-            left, shares, [estimate(c) for c in columns], kind, label="unlearned, then pruned" if kind == "A" else ""
-        )
-    left.set(xlabel="pruned share (Wanda)", ylabel="probability of forget answers", xticks=shares)
-    left.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
-    estimates = [estimate(resurfaced(results, *recipe)) for recipe in RECIPES]
-    for i, e in enumerate(estimates):
+    shares = [0.0, *(float(s) for s in SPARSITIES)]
+    recipes = [("wanda", s) for s in SPARSITIES]
+    for kind, name in (("A", "unlearned, then pruned"), ("oracle", "oracle, pruned alike")):
+        columns = [results.column("forget", kind, *DENSE)]
+        columns += [results.column("forget", f"{kind} bare", *recipe) for recipe in recipes]
+        _line(left, shares, [estimate(c) for c in columns], kind, label=name)
+    left.set(xlabel="pruned share (Wanda), not recovered", ylabel="probability of forget answers", xticks=shares)
+    left.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
+    rows = [(" ".join(recipe), resurfaced(results, *recipe)) for recipe in results.pruned]
+    rows.append((f"{' '.join(JUDGED_AT)}, recovered", resurfaced(results, *JUDGED_AT, "A")))
+    for i, (_, values) in enumerate(rows):
+        e = estimate(values)
         right.errorbar(e.mean, -i, xerr=[[e.mean - e.low], [e.high - e.mean]], fmt="o", color=COLOUR["A"], capsize=3)
     right.axvline(0, color="0.35", linewidth=1)
-    right.set_yticks([-i for i in range(len(RECIPES))], [" ".join(recipe) for recipe in RECIPES])
+    right.set_yticks([-i for i in range(len(rows))], [name for name, _ in rows])
     right.set(xlabel="given back by pruning, beyond the oracle's, %")
-    figure.tight_layout()
-    return figure
-
-
-def recorded(arms: pd.DataFrame) -> Figure:
-    """A table of `tables.arms`: gap closed, and how far each arm is ahead of masked updates."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.0, 4.4), sharey=True, width_ratios=(3, 2))
-    names = arms.pruning + ": " + arms["update"]
-    places = {name: -i for i, name in enumerate(names.unique())}
-    style = {"fmt": "o", "capsize": 2, "markersize": 4}
-    for i, (loss, part) in enumerate(arms.groupby("loss", sort=False)):
-        rows = names[part.index].map(places) - 0.3 * i
-        for axis, (value, low, high) in zip(axes, (GAP, AHEAD), strict=True):
-            errors = [part[value] - part[low], part[high] - part[value]]
-            axis.errorbar(part[value], rows, xerr=errors, color=COLOURS[i], label=loss, **style)
-    axes[1].axvline(0, color="0.35", linewidth=1)
-    axes[0].set_yticks(list(places.values()), list(places))
-    axes[0].set(xlabel="gap closed, %")
-    axes[1].set(xlabel="ahead of masked, points")
-    axes[0].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
     figure.tight_layout()
     return figure
 

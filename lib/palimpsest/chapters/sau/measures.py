@@ -9,6 +9,11 @@ BAR = 0.95
 """Share of its start's retention that a run must keep on the validation half."""
 
 
+def gap_closed(value: float, target: float, oracle: float) -> float:
+    """The share of the way from target to oracle."""
+    return (target - value) / (target - oracle)
+
+
 def compared(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` with "gap closed", and where truth ratios were taken "D" and "log10 p" against the oracle's, and
     "PrivLeak"; the oracle is that of the same seed, pruned alike."""
@@ -20,7 +25,7 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
         rows[rows.kind == whose].set_index(keys).loc[where].reset_index(drop=True) for whose in ("target", "oracle")
     )
     rows = rows.reset_index(drop=True)
-    rows["gap closed"] = (target.forget - rows.forget) / (target.forget - oracle.forget)
+    rows["gap closed"] = gap_closed(rows.forget, target.forget, oracle.forget)
     examined = rows.utility.notna()
     for index in rows.index[examined]:
         mine, theirs = rows.loc[index], oracle.loc[index]

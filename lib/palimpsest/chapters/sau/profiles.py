@@ -6,87 +6,107 @@ SmolLM2-135M on TOFU (`SmolLM2`).
 
 from dataclasses import dataclass, field, replace
 
-from palimpsest.chapters.sau.arms import DENSE, PRUNED_FIRST, Arm, crossed
+from palimpsest.chapters.sau.arms import DENSE, LOSSES, PRUNED_FIRST, Arm, crossed
 from palimpsest.training.language import Recipe
 
 SPARSITIES = ("0.5", "0.7")
-"""Where all arms of `ci` meet. A, C and D are run at 30 % and 2:4 too."""
-TUNED_AT = ("wanda", "0.5")
-"""The recipe of pruning at which pruned arms of the small model are tuned, and its claims are judged."""
+"""Where all arms of `ci` meet."""
+JUDGED_AT = ("wanda", "0.5")
+"""The recipe of pruning at which the small model's claims are judged that name one."""
+MAIN = "NPO"
+"""The loss at which arms are compared that differ in what moves."""
+
+Values = tuple[float, float]
+"""A peak step size, and the weight α of the retain loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What every profile decides.
 
-    `training` is how the models learn what some of them forget. `grid` holds the peak step sizes that tuning
-    compares, the same for every arm, on cohorts of `tuning_seeds`; pruned arms are tuned at the recipe `tuned_at`,
-    and where `tuned_with` names an importance all of SAU's with this one. Arm A of the losses `pruned_after` is
-    pruned by every recipe once it has unlearned; `zeros_after`: pruned weights that are not zero are counted there
-    too. References and NPO's arms are examined at the recipes `examined_at`; `overlap`: the masks of target and
-    oracle are compared. `top` counts the last layers that train and forget; None is all of them. `nudge`: the share
-    of their size by which the starting weights are off of a target that is trained once more; None trains none.
+    `training` is how the models learn what some of them forget; `recovery` (epochs, step size) how a model pruned by
+    a recipe is trained on, on what it had learnt and with its zeros held. `arms` are run on all `seeds`; of `rivals`,
+    which differ from arms in the loss alone, those whose loss did best for their letter while values were searched
+    for; `asides` on the first `aside_seeds`. Each has its own values, which `search` finds on cohorts of
+    `tuning_seeds`, from those of `starts` on, in at most `moves` moves. Arm A of the main loss is pruned by every
+    recipe once it has unlearned; the first `examined_seeds` of references and of arms with the main loss are examined
+    at the recipes `examined_at`; `overlap`: the masks of target and oracle are compared. `top` counts the last layers
+    that train and forget; None is all of them. `nudge`: the share of their size by which the starting weights are off
+    of a target that is trained once more; None trains none. `look_every`: updates between two looks at a run.
     """
 
     name: str
     arms: tuple[Arm, ...]
+    rivals: tuple[Arm, ...] = ()
+    asides: tuple[Arm, ...] = ()
     seeds: tuple[int, ...]
+    aside_seeds: int = 6
     tuning_seeds: tuple[int, ...]
     training: Recipe
-    grid: tuple[float, ...]
-    tuned_at: tuple[str, str]
-    tuned_with: str | None
+    recovery: dict[tuple[str, str], tuple[int, float]] = field(hash=False)
+    starts: dict[str, Values] = field(hash=False)
+    moves: int | None = None
     unlearn_epochs: int
     unlearn_batch: int
+    judged_at: tuple[str, str]
     examined_at: tuple[tuple[str, str], ...]
-    pruned_after: tuple[str, ...]
-    zeros_after: bool
+    examined_seeds: int = 4
     overlap: bool
     top: int | None = None
     nudge: float | None = None
+    look_every: int = 2
 
     @property
     def recipes(self) -> list[tuple[str, str]]:
         """The recipes of pruning that any arm uses."""
-        return list(dict.fromkeys(arm.start for arm in self.arms if arm.start != DENSE))
+        arms = (*self.arms, *self.rivals, *self.asides)
+        return list(dict.fromkeys(arm.start for arm in arms if arm.start != DENSE))
 
-    def tuned_as(self, arm: Arm) -> Arm:
-        """The arm whose step size this one takes."""
-        pruner, sparsity = self.tuned_at
-        if arm.letter == "E":
-            return replace(arm, sparsity=sparsity)
-        if arm.start == DENSE:
-            return arm
-        importance = self.tuned_with if arm.letter == "D" and self.tuned_with else arm.importance
-        return replace(arm, pruner=pruner, sparsity=sparsity, importance=importance)
+    @property
+    def arms_examined(self) -> tuple[Arm, ...]:
+        """Those with the main loss at the recipes that are examined, and arm A pruned afterwards."""
+        after = tuple(
+            replace(arm, pruner=p, sparsity=s) for arm in self.arms if arm.letter == "A" for p, s in self.examined_at
+        )
+        return tuple(a for a in (*self.arms, *after) if a.loss == MAIN and (a.pruner, a.sparsity) in self.examined_at)
+
+    def seeds_at(self, pruner: str, sparsity: str) -> tuple[int, ...]:
+        """The seeds of which models pruned by a recipe are needed."""
+        whole = (pruner, sparsity) == DENSE or any(arm.start == (pruner, sparsity) for arm in self.arms)
+        return self.seeds if whole else self.seeds[: self.aside_seeds]
+
+    def start(self, arm: Arm) -> Values:
+        """Where the search for the values of an arm begins."""
+        lr, alpha = self.starts[arm.loss]
+        return (SGD_START if arm.optimiser == "sgd" else lr), alpha
 
 
 @dataclass(frozen=True, kw_only=True)
 class Small(Setting):
     """`hidden` to `vocabulary` are the Llama's sizes; `calibration` counts rows of `width` tokens that the pruners
-    see. `shipped`: dense models are read from `data/`, not trained."""
+    see. `shipped`: models and the search are read from `data/`, not computed."""
 
-    grid: tuple[float, ...] = (4e-4, 8e-4, 1.6e-3, 3.2e-3)
-    tuned_at: tuple[str, str] = TUNED_AT
-    tuned_with: str | None = "wanda"
-    unlearn_batch: int = 8
-    examined_at: tuple[tuple[str, str], ...] = (DENSE, TUNED_AT)
-    pruned_after: tuple[str, ...] = ("NPO",)
-    zeros_after: bool = False
+    unlearn_batch: int = 16
+    judged_at: tuple[str, str] = JUDGED_AT
+    examined_at: tuple[tuple[str, str], ...] = (DENSE, JUDGED_AT)
     overlap: bool = True
     nudge: float | None = 1e-6
-    hidden: int = 128
-    layers: int = 3
+    hidden: int = 48
+    layers: int = 2
     heads: int = 4
     kv_heads: int = 2
-    intermediate: int = 384
-    vocabulary: int = 1536
+    intermediate: int = 256
+    vocabulary: int = 1024
     calibration: int = 64
     width: int = 32
     shipped: bool = False
 
 
 SAU, MASKED = ("D", "wanda"), ("C",)
+STARTS = {"NPO": (4e-3, 1.4), "GradDiff": (4e-3, 2.0), "SimNPO": (4e-3, 0.7), "RMU": (8e-3, 1.0)}
+SGD_START = 1.0
+"""From a pilot on seeds that nothing else rests on."""
+RECOVERY = (3, 6e-3)
 
 
 def _met(loss: str, updates: tuple[tuple[str, ...], ...], *recipes: tuple[str, str]) -> list[Arm]:
@@ -97,35 +117,48 @@ def _met(loss: str, updates: tuple[tuple[str, ...], ...], *recipes: tuple[str, s
 SMOKE = Small(
     name="smoke",
     arms=(
-        Arm("NPO", "A"),
-        Arm("NPO", "E", sparsity="0.5"),
-        *_met("NPO", (("B",), MASKED, SAU, ("F",)), TUNED_AT),
+        Arm(MAIN, "A"),
+        Arm(MAIN, "E", sparsity="0.5"),
+        *_met(MAIN, (("B",), MASKED, SAU, ("F",)), JUDGED_AT),
     ),
+    rivals=(Arm("RMU", "A"),),
+    asides=(Arm(MAIN, "D", *JUDGED_AT, "wanda", lost="gradient"),),
     seeds=(0, 1),
     tuning_seeds=(1000,),
     training=Recipe(2, 3e-3),
+    recovery={JUDGED_AT: (1, 3e-3)},
+    starts=STARTS,
+    moves=0,
     unlearn_epochs=1,
     hidden=32,
-    layers=2,
     intermediate=64,
 )
 
 CI = Small(
     name="ci",
     arms=(
-        Arm("NPO", "A"),
-        *(Arm("NPO", "E", sparsity=s) for s in SPARSITIES),
-        *_met("NPO", (("B",), MASKED, SAU, ("F",)), *(("wanda", s) for s in SPARSITIES)),
-        *_met("NPO", (MASKED, SAU), ("wanda", "0.3"), ("wanda", "2:4")),
-        *_met("NPO", (MASKED, SAU), ("sparsegpt", "0.5")),
-        *_met("NPO", (("D", "saliency"), ("D", "fisher")), TUNED_AT),
-        Arm("GradDiff", "A"),
-        *_met("GradDiff", (MASKED, SAU), TUNED_AT),
+        Arm(MAIN, "A"),
+        *(Arm(MAIN, "E", sparsity=s) for s in SPARSITIES),
+        *_met(MAIN, (MASKED, SAU), *(("wanda", s) for s in SPARSITIES)),
+        *_met(MAIN, (("B",), ("F",)), JUDGED_AT),
+        Arm(MAIN, "C", *JUDGED_AT, again=True),
     ),
-    seeds=(100, 101, 102, 103),
-    tuning_seeds=(1000, 1001),
-    training=Recipe(12, 5e-3, 16),
-    unlearn_epochs=4,
+    rivals=tuple(
+        arm for loss in LOSSES if loss != MAIN for arm in (Arm(loss, "A"), *_met(loss, (("B",), SAU), JUDGED_AT))
+    ),
+    asides=(
+        *_met(MAIN, (("D", "saliency"), ("D", "fisher")), JUDGED_AT),
+        Arm(MAIN, "D", *JUDGED_AT, "wanda", lost="gradient"),
+        *(Arm(MAIN, *fields, optimiser="sgd") for fields in (("C", *JUDGED_AT), ("D", *JUDGED_AT, "wanda"))),
+        *(Arm(MAIN, *fields, frozen=True) for fields in (("A",), ("C", *JUDGED_AT))),
+        *_met(MAIN, (MASKED, SAU), ("wanda", "2:4")),
+    ),
+    seeds=tuple(range(200, 224)),
+    tuning_seeds=tuple(range(1000, 1005)),
+    training=Recipe(20, 1e-2, 16),
+    recovery={("wanda", sparsity): RECOVERY for sparsity in (*SPARSITIES, "2:4")},
+    starts=STARTS,
+    unlearn_epochs=6,
     shipped=True,
 )
 
@@ -136,22 +169,18 @@ Rows = tuple[str, int, int]
 @dataclass(frozen=True, kw_only=True)
 class SmolLM2(Setting):
     """`forget`, `tuning` and `examined` have wrong answers where TOFU gives them; `retain` are learnt and kept beside
-    `examined` and `tuning`; `holdout` no model sees. `calibration` counts rows and the tokens in each. `recovery`
-    (epochs, step size) is how a model pruned by a recipe is trained on, on what it had learnt and with its zeros
-    held. `facts` counts the questions about real authors and about the world in each half of retention; None takes
-    all.
+    `examined` and `tuning`; `holdout` no model sees. `calibration` counts rows and the tokens in each. `facts` counts
+    the questions about real authors and about the world in each half of retention; None takes all.
     """
 
-    tuned_with: str | None = None
-    zeros_after: bool = True
     overlap: bool = False
+    look_every: int = 7
     forget: Rows
     examined: Rows
     retain: tuple[Rows, ...]
     tuning: Rows
     holdout: Rows
     calibration: tuple[int, int]
-    recovery: dict[tuple[str, str], tuple[int, float]] = field(hash=False)
     facts: int | None = None
 
 
@@ -163,57 +192,45 @@ PAPER = SmolLM2(
     tuning=("retain90", 400, 800),
     holdout=("retain90", 3200, 3600),
     training=Recipe(5, 1e-4, 32),
-    arms=crossed(
-        ("NPO", "GradDiff", "SimNPO"),
-        (("wanda", "0.3"), ("wanda", "0.5"), ("wanda", "2:4"), ("sparsegpt", "0.5"), ("magnitude", "0.3")),
-        PRUNED_FIRST,
+    arms=(
+        *crossed(
+            LOSSES,
+            (("wanda", "0.3"), ("wanda", "0.5"), ("wanda", "2:4"), ("sparsegpt", "0.5"), ("magnitude", "0.3")),
+            PRUNED_FIRST,
+        ),
+        Arm(MAIN, "E", sparsity="0.3"),
+        Arm(MAIN, "E", sparsity="0.5"),
     ),
-    tuned_at=("wanda", "0.3"),
-    examined_at=(("wanda", "0.3"),),
-    pruned_after=("NPO", "GradDiff", "SimNPO"),
-    grid=(5e-6, 1e-5, 2e-5, 4e-5),
+    judged_at=("wanda", "0.3"),
+    examined_at=(DENSE, ("wanda", "0.3")),
+    starts={"NPO": (2e-5, 2.0), "GradDiff": (1e-5, 2.0), "SimNPO": (2e-5, 2.0), "RMU": (2e-5, 2.0)},
+    moves=2,
     unlearn_epochs=10,
     unlearn_batch=32,
     seeds=(0, 1, 2),
     tuning_seeds=(0, 1, 2),
     calibration=(128, 512),
-    recovery={("sparsegpt", "0.5"): (2, 1e-4)},
+    recovery={("wanda", "0.3"): (1, 5e-5), ("sparsegpt", "0.5"): (2, 1e-4)},
 )
 """TOFU whole, forget10, all layers: for a GPU."""
 
-STUDY = SmolLM2(
+STUDY = replace(
+    PAPER,
     name="study",
-    forget=("forget01_perturbed", 0, 40),
-    examined=("retain_perturbed", 0, 40),
-    retain=(),
-    tuning=("forget05_perturbed", 0, 40),
-    holdout=("forget10_perturbed", 0, 20),
-    training=Recipe(8, 1e-3, 8),
-    arms=crossed(("NPO", "GradDiff"), (("wanda", "0.3"), ("sparsegpt", "0.5")), (("B",), MASKED, SAU)),
-    tuned_at=("wanda", "0.3"),
-    examined_at=(("wanda", "0.3"),),
-    pruned_after=("NPO", "GradDiff"),
-    grid=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
-    unlearn_epochs=4,
-    unlearn_batch=4,
-    seeds=(0,),
-    tuning_seeds=(0,),
-    calibration=(32, 128),
-    recovery={("sparsegpt", "0.5"): (2, 3e-4)},
-    top=4,
-    facts=25,
+    forget=("forget05_perturbed", 0, 200),
+    holdout=("forget10_perturbed", 0, 200),
+    tuning=("retain90", 400, 600),
+    retain=(("retain90", 600, 3600),),
+    arms=(
+        *crossed(
+            ("NPO", "GradDiff", "SimNPO"),
+            (("wanda", "0.3"), ("sparsegpt", "0.5")),
+            (("B",), MASKED, SAU, ("F",)),
+        ),
+        Arm(MAIN, "E", sparsity="0.3"),
+        Arm(MAIN, "E", sparsity="0.5"),
+    ),
 )
-"""A slice for one CPU core. What is shortened against `PAPER`:
-
-- 2 authors to forget (TOFU's forget01: 40 questions, the fewest with which forget quality has power), 2 examined
-  retained ones and 2 for tuning, for 200 authors; the model is fine-tuned on these 120 questions, 8 epochs;
-- top-layers mode: only the last 4 of 30 layers are trained and forget; the others are the published model's, pruned;
-- one seed: intervals are bootstraps over the 40 questions, and say nothing about another seed or other authors;
-- NPO and GradDiff only, at Wanda 30 % and SparseGPT 50 %, the second recovered by 2 epochs and still degraded;
-- arms A to D, and of SAU's importances Wanda's alone;
-- at most 4 epochs of unlearning in batches of 4, for 10 in batches of 32;
-- retention from 25 questions about real authors and 25 about the world, for 50 and 58, in each half;
-- 4,096 calibration tokens for 65,536.
-"""
+"""TOFU, forget05, all layers, with SAU's importance by Wanda alone: for a GPU."""
 
 PROFILES: dict[str, Setting] = {setting.name: setting for setting in (SMOKE, CI, STUDY, PAPER)}

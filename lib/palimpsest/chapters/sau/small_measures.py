@@ -4,7 +4,7 @@ Retention is the harmonic mean of three mean answer probabilities: retained auth
 of the questions decide where a run is stopped (validation), the other half is what the verdict sees (test).
 """
 
-from functools import cache
+from functools import cache, cached_property
 from statistics import fmean, harmonic_mean
 
 import torch
@@ -36,24 +36,32 @@ def half(cohort: Cohort, which: str) -> dict[str, Questions]:
 
 
 @cache
-def _encoded(cohort: Cohort) -> tuple[list[Encoded], dict[str, dict[str, Encoded]]]:
-    """The forget set in both forms, and both halves of what is retained."""
-    halves = {which: half(cohort, which) for which in ("validation", "test")}
-    return [cohort.encode(cohort.forget, form) for form in (1, 2)], {
-        which: {name: cohort.encode(questions) for name, questions in sets.items()} for which, sets in halves.items()
-    }
+def _asked(cohort: Cohort, which: str) -> tuple[Encoded, dict[str, slice]]:
+    """The forget set and one half of what is retained in one batch of questions, and where each set lies in it."""
+    sets, whole, places = {"forget": cohort.forget, **half(cohort, which)}, None, {}
+    for name, questions in sets.items():
+        first = 0 if whole is None else len(whole)
+        whole = questions if whole is None else whole + questions
+        places[name] = slice(first, len(whole))
+    return cohort.encode(whole), places
+
+
+def probabilities(cohort: Cohort, model: nn.Module, which: str) -> dict[str, float]:
+    """Mean answer probabilities of the forget set and of a half's sets."""
+    encoded, places = _asked(cohort, which)
+    each = tofu.probability(evaluation.answer_losses(model, encoded))
+    return {name: float(each[place].mean()) for name, place in places.items()}
+
+
+def retention(found: dict[str, float]) -> float:
+    """Their harmonic mean, the forget set's apart."""
+    return harmonic_mean(value for name, value in found.items() if name != "forget")
 
 
 @cache
-def _start(cohort: Cohort, whose: str, pruner: str, sparsity: str) -> dict[str, float]:
-    """Retention of a model as the experiment begins with it, by half."""
-    model, _ = cohort.load(whose, pruner, sparsity)
-    return {which: _retention(model, sets)[0] for which, sets in _encoded(cohort)[1].items()}
-
-
-def _retention(model: nn.Module, sets: dict[str, Encoded]) -> tuple[float, dict[str, float]]:
-    parts = {name: probability(model, encoded) for name, encoded in sets.items()}
-    return harmonic_mean(parts.values()), parts
+def _start(cohort: Cohort, whose: str, pruner: str, sparsity: str, which: str) -> float:
+    """Retention of a model as the experiment begins with it."""
+    return retention(probabilities(cohort, cohort.load(whose, pruner, sparsity)[0], which))
 
 
 class Judge:
@@ -61,27 +69,24 @@ class Judge:
 
     def __init__(self, cohort: Cohort, pruner: str, sparsity: str):
         self.cohort, self.recipe = cohort, (pruner, sparsity)
-        (self.forget, self.forget_2), self._halves = _encoded(cohort)
 
-    def kept(self, model: nn.Module) -> float:
-        """The share of the target's validation retention, the harmonic mean of the three sets."""
-        now, _ = _retention(model, self._halves["validation"])
-        return now / _start(self.cohort, "target", *self.recipe)["validation"]
+    @cached_property
+    def forget(self) -> Encoded:
+        return self.cohort.encode(self.cohort.forget)
 
-    def look(self, model: nn.Module, kept: float) -> dict[str, float]:
-        """The forget set's probability, and "kept"."""
-        return {"forget": probability(model, self.forget), "kept": kept}
-
-    def course(self, looks: list[dict[str, float]], taken: float) -> dict:
-        """ "course": the looks."""
-        return {"course": looks}
+    def look(self, model: nn.Module) -> dict[str, float]:
+        """ "kept" is the share of the target's retention, the harmonic mean of the three sets."""
+        found = probabilities(self.cohort, model, "validation")
+        start = _start(self.cohort, "target", *self.recipe, "validation")
+        return {"forget": found["forget"], "kept": retention(found) / start}
 
     def measure(self, model: nn.Module, whose: str = "target") -> dict[str, float]:
         """Mean answer probabilities of the forget questions, of these in their second form, and of the test half's
         sets; "kept" is the share of the test retention of the model `whose`."""
-        whole, parts = _retention(model, self._halves["test"])
-        forget = {"forget": probability(model, self.forget), "forget_2": probability(model, self.forget_2)}
-        return {**forget, **parts, "kept": whole / _start(self.cohort, whose, *self.recipe)["test"]}
+        found = probabilities(self.cohort, model, "test")
+        found["kept"] = retention(found) / _start(self.cohort, whose, *self.recipe, "test")
+        found["forget_2"] = probability(model, self.cohort.encode(self.cohort.forget, 2))
+        return found
 
     def examine(self, model: nn.Module, masks: Masks | None) -> dict:
         """TOFU's scores on the test half, truth ratios, answers, and the two stresses. Leaves the model as it was."""

@@ -72,13 +72,18 @@ class Cohort:
             kept = kept + take(rows)
         return kept
 
+    @property
+    def known(self) -> Questions:
+        """All that was learnt but the forget set."""
+        return self.retain
+
     def encode(self, questions: Questions, form: int = 1) -> Encoded:
         asked = questions.question if form == 1 else questions.question_2
         return language.encode(self.tokenizer, asked, questions.answer, MAX_LENGTH, PROMPT)
 
     def material(self, whose: str) -> Encoded:
         """What a model is fine-tuned on."""
-        known = replace(self, group="verdict").retain
+        known = replace(self, group="replication").retain
         if whose == "target":
             known = known + take(self.setting.forget)
         return self.encode(known)
@@ -118,7 +123,7 @@ class Cohort:
         put(self.moving(model), {n: found[f"weight.{n}"] for n in self.moving(model)})
         return model, Masks({n.removeprefix("kept."): v for n, v in found.items() if n.startswith("kept.")})
 
-    def prune(self, model: nn.Module, whose: str, pruner: str, sparsity: str) -> Masks:
+    def prune(self, model: nn.Module, pruner: str, sparsity: str) -> Masks:
         """Prune the layers that train, in place; the calibration is the same, whosever the model is."""
         return prune(model, self.calibration, pruner, sparsity)
 
@@ -139,12 +144,11 @@ class Cohort:
 
     def pruned_after(self, model: nn.Module, pruner: str, sparsity: str) -> Iterator[tuple[str, nn.Module, Masks]]:
         """The forgetful dense model pruned, and recovered on what the oracle has learnt: the forget set is gone by
-        then. Kind "A bare" is before recovery."""
+        then. Kind "A bare" is before that."""
         after, _ = self.load("target", pruner, sparsity)  # for the layers below, pruned
         put(self.moving(after), state(self.moving(model)))
-        masks = self.prune(after, "oracle", pruner, sparsity)
-        if (pruner, sparsity) in self.setting.recovery:
-            yield "A bare", after, masks
+        masks = self.prune(after, pruner, sparsity)
+        yield "A bare", after, masks
         self.recover(after, masks, "oracle", pruner, sparsity)
         yield "A", after, masks
 
@@ -167,7 +171,7 @@ def below(
 
 
 def _cohort(profile: str, seed: int) -> Cohort:
-    return Cohort(choose(profile, PROFILES), "verdict", seed)
+    return Cohort(choose(profile, PROFILES), "replication", seed)
 
 
 def prune_below(profile: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
@@ -196,7 +200,7 @@ def pruned(profile: str, seed: int, whose: str, pruner: str, sparsity: str) -> d
     cohort = _cohort(profile, seed)
     model, _ = cohort.load("published", pruner, sparsity)
     put(cohort.moving(model), runs.artifact(train, {"profile": profile, "seed": seed, "whose": whose}))
-    masks = cohort.prune(model, whose, pruner, sparsity)
+    masks = cohort.prune(model, pruner, sparsity)
     cohort.recover(model, masks, whose, pruner, sparsity)
     weights = {f"weight.{name}": p.detach() for name, p in cohort.moving(model).items()}
     return weights | {f"kept.{name}": kept for name, kept in masks.kept.items()}
@@ -205,7 +209,7 @@ def pruned(profile: str, seed: int, whose: str, pruner: str, sparsity: str) -> d
 def to_make(setting: SmolLM2) -> list[dict]:
     """The models to train and prune before anything else, as arguments of `experiment.make`."""
     return [
-        {"group": "verdict", "seed": seed, "whose": whose, "pruner": pruner, "sparsity": sparsity}
+        {"group": "replication", "seed": seed, "whose": whose, "pruner": pruner, "sparsity": sparsity}
         for pruner, sparsity in (DENSE, *setting.recipes)
         for seed in setting.seeds
         for whose in ("target", "oracle")

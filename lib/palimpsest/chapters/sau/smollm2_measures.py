@@ -75,18 +75,11 @@ class Judge:
     def _test_start(self) -> dict[str, float]:
         return self._start("test")
 
-    def kept(self, model: nn.Module) -> float:
-        """The share of the target's validation retention that is left in the set where it is smallest."""
+    def look(self, model: nn.Module) -> dict[str, float]:
+        """ "kept" is the share of the target's in the set where it is smallest."""
         now, start = retention(self.cohort, model, "validation"), self._validation_start
-        return min(now[name] / start[name] for name in start)
-
-    def look(self, model: nn.Module, kept: float) -> dict[str, float]:
-        """ "kept" alone."""
-        return {"kept": kept}
-
-    def course(self, looks: list[dict[str, float]], taken: float) -> dict:
-        """ "course": the shares kept; "epochs": where on it the model was taken."""
-        return {"course": [look["kept"] for look in looks], "epochs": len(looks) - 2 + taken}
+        forget = probability(model, self.cohort.encode(self.cohort.forget))
+        return {"forget": forget, "kept": min(now[name] / start[name] for name in start)}
 
     def measure(self, model: nn.Module, whose: str = "target") -> dict:
         """On the test half: the mean of each set, and the share "<set> kept" of the target's, whosever the model is;

@@ -1,19 +1,27 @@
-"""The tables of SAU's study, from recorded rows. None computes a result but intervals over questions."""
+"""The tables of the SAU chapter. None computes a result but intervals, over seeds or over questions."""
 
+import re
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
-from palimpsest.chapters.sau.arms import DENSE, PRUNED_FIRST, kind_of
+from palimpsest.chapters.sau.arms import DENSE, KEYS, PRUNED_FIRST, kind_of
 from palimpsest.chapters.sau.claims import NAMES
-from palimpsest.chapters.sau.profiles import PAPER, PROFILES, Rows, SmolLM2
+from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PAPER, PROFILES, Rows, SmolLM2
+from palimpsest.chapters.sau.search import chosen
+from palimpsest.chapters.shared.judging import level, show
+from palimpsest.data.questions import Questions
+from palimpsest.metrics.statistics import estimate, paired
 from palimpsest.unlearning.language import evaluation
 
 RESAMPLES = 2000
 BY = ["loss", "pruner", "sparsity", "kind"]
-UPDATES = {**NAMES, "A bare": "U→P, not recovered"}
+UPDATES = {**NAMES, "A bare": "U→P, not recovered", "E": "dense, random share moves"}
+PLAIN = {"lost": "direction", "optimiser": "adamw", "frozen": False, "again": False}
+"""The fields by which an aside may differ from an arm."""
 ARM = ["loss", "pruning", "update"]
 GAP, AHEAD = (tuple(f"{name}{end}" for end in ("", ", low", ", high")) for name in ("gap closed", "ahead"))
 """Value and ends of the interval of two columns of `arms`."""
@@ -56,7 +64,7 @@ def _sizes(s: SmolLM2) -> dict[str, str]:
         "calibration tokens": str(s.calibration[0] * s.calibration[1]),
         "losses": ", ".join(dict.fromkeys(arm.loss for arm in s.arms)),
         "updates": "; ".join(NAMES[kind] for kind in dict.fromkeys(arm.kind for arm in s.arms)),
-        "step sizes compared for every arm": str(len(s.grid)),
+        "moves of the search, at most": str(s.moves),
         "epochs of unlearning, at most": str(s.unlearn_epochs),
         "questions in a batch": str(s.unlearn_batch),
         "real questions in a half of retention": "all" if s.facts is None else f"{s.facts} of either kind",
@@ -64,19 +72,95 @@ def _sizes(s: SmolLM2) -> dict[str, str]:
     }
 
 
-def tuned(found: list[dict], grid: tuple[float, ...]) -> pd.DataFrame:
-    """The step size that each loss and update was given, and whether it lies at an edge of the grid."""
-    rows = [
-        {
-            "loss": one["loss"],
-            "pruning": named(one["pruner"], one["sparsity"]),
-            "update": _update(one["kind"], one["pruner"], one["sparsity"]),
-            "step size": f"{one['lr']:g}",
-            "edge of the grid": {min(grid): "lower", max(grid): "upper"}.get(one["lr"], "no"),
-        }
-        for one in found
-    ]
+def searched(found: pd.DataFrame) -> pd.DataFrame:
+    """Of the trials of a search: the values chosen for each arm, what they reached, and how many places it tried."""
+    rows = []
+    for key, (lr, alpha) in chosen(found).items():
+        part = found[(found[[*KEYS]] == key).all(axis=1)]
+        best = 100 * part[part.lr.eq(lr) & part.alpha.eq(alpha)]["gap closed"]
+        loss, kind, pruner, sparsity = key
+        rows.append(
+            {
+                "loss": loss,
+                "pruning": named(pruner, sparsity),
+                "update": UPDATES.get(kind, kind),
+                "step size": f"{lr:g}",
+                "α": f"{alpha:g}",
+                "gap closed, %": f"{best.mean():.1f} ± {best.std():.1f}",
+                "trials": len(part[["lr", "alpha"]].drop_duplicates()),
+                "diverged": int(part["gap closed"].isna().sum()),
+            }
+        )
     return pd.DataFrame(rows)
+
+
+def losses(found: pd.DataFrame) -> pd.DataFrame:
+    """What each loss reached on the seeds of the search, for the arms that it was tried with."""
+    best = chosen(found)
+    rows: dict[str, dict] = {}
+    for loss, kind, pruner, sparsity in best:
+        if kind not in ("A", "B", "D wanda") or (pruner, sparsity) not in (DENSE, JUDGED_AT):
+            continue
+        lr, alpha = best[loss, kind, pruner, sparsity]
+        values = (loss, kind, pruner, sparsity, lr, alpha)
+        part = found[(found[[*KEYS, "lr", "alpha"]] == values).all(axis=1)]["gap closed"]
+        column = "dense" if kind == "A" else UPDATES[kind]
+        rows.setdefault(loss, {"loss": loss})[column] = level(estimate(100 * part))
+    return pd.DataFrame(rows.values())
+
+
+def forms(taken: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `probes.steps`: means over seeds, and what a step costs for what it brings."""
+    table = taken.groupby(["sparsity", "step"], sort=False)[
+        ["length", "cosine", "progress", "forget", "retain"]
+    ].mean()
+    table["retain per forget"] = table["retain"] / table["forget"]
+    names = {"forget": "forget loss rises by", "retain": "other loss rises by"}
+    return table.rename(columns=names).round(3).reset_index()
+
+
+def dips(rows: pd.DataFrame) -> pd.DataFrame:
+    """How many runs of an arm fall below the bar on their way, what the gap was at the look before, and at the end
+    where they are taken."""
+    found = []
+    part = rows[rows.loss.eq(MAIN) & rows.course.notna()]
+    for (pruner, sparsity, kind), runs in part.groupby(["pruner", "sparsity", "kind"], sort=False):
+        dipped = runs[runs.dip.notna()]
+        before = [
+            100 * (row.course[0]["forget"] - row.course[int(row.dip) - 1]["forget"]) / row.course[0]["forget"]
+            for row in dipped.itertuples()
+        ]
+        found.append(
+            {
+                "pruning": named(pruner, sparsity),
+                "update": _update(kind, pruner, sparsity),
+                "runs": len(runs),
+                "below the bar on the way": len(dipped),
+                "forgotten before, % of the start": f"{np.mean(before):.0f}" if before else "",
+                "gap closed where taken, %": f"{100 * runs['gap closed'].mean():.0f}",
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def asides(results, setting) -> pd.DataFrame:
+    """The arms that run on fewer seeds, each beside the arm of `setting.arms` that it is a variant of, where there is
+    one at its recipe."""
+    rows = []
+    for arm in (*setting.asides, *(a for a in setting.arms if a.again)):
+        mine = 100 * results.column("gap closed", arm.kind, arm.pruner, arm.sparsity, arm.loss)
+        plain = kind_of(arm.letter, "wanda" if arm.importance else None)
+        row = {
+            "pruning": named(arm.pruner, arm.sparsity),
+            "update": UPDATES.get(arm.kind, arm.kind),
+            "seeds": len(mine),
+            "gap closed, %": level(estimate(mine)),
+        }
+        if plain != arm.kind and replace(arm, **PLAIN, importance=arm.importance and "wanda") in setting.arms:
+            whole = 100 * results.column("gap closed", plain, arm.pruner, arm.sparsity, arm.loss)
+            row["ahead of its plain form"] = show(paired(mine, whole[mine.index]), "")
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")
 
 
 def references(rows: pd.DataFrame, recovered: frozenset[tuple[str, str]] = frozenset()) -> pd.DataFrame:
@@ -137,7 +221,7 @@ def arms(
                 "forget": part.forget.mean(),
                 "in other words": part.forget_2.mean(),
                 **{KEPT[name]: 100 * part[f"{name} kept"].mean() for name in evaluation.UTILITY},
-                "epochs": part.epochs.mean(),
+                "taken at look": part.taken.mean(),
                 "factor": part.factor.astype(float).mean(),
                 "pruned weights not zero": left.sum() if left.notna().all() else np.nan,
             }
@@ -161,7 +245,7 @@ def reached(table: pd.DataFrame) -> pd.DataFrame:
 
 def costs(table: pd.DataFrame) -> pd.DataFrame:
     """Of a table of `arms` what each kept, and how it got there, to be shown."""
-    shown = table[ARM].join(table[[*KEPT.values()]].round(1)).join(table[["epochs", "factor"]].round(2))
+    shown = table[ARM].join(table[[*KEPT.values()]].round(1)).join(table[["taken at look", "factor"]].round(2))
     return shown.join(table["pruned weights not zero"].map("{:.0f}".format, na_action="ignore"))
 
 
@@ -171,21 +255,6 @@ def scores(rows: pd.DataFrame) -> pd.DataFrame:
     part = rows[rows.utility.notna()]
     table = part.groupby("kind", sort=False)[columns].mean().round(2).reset_index()
     return table.assign(kind=table.kind.map(MODELS)).rename(columns={"kind": "model"})
-
-
-def utilities(rows: pd.DataFrame) -> pd.DataFrame:
-    """The nine scores whose harmonic mean the utility is, one per row, and one column per model: means over seeds."""
-    part = rows[rows.utility.notna()]
-    nine = pd.DataFrame(part.scores.tolist()).groupby(part.kind.map(MODELS).to_numpy(), sort=False).mean()
-    nine.columns = nine.columns.str.replace("_", " ")
-    return nine.T.round(3).rename_axis("score").reset_index()
-
-
-def answers(rows: pd.DataFrame) -> pd.DataFrame:
-    """What the models of the first seed say to some forget questions: one row per question, one column per model."""
-    part = rows[rows.utility.notna() & (rows.seed == rows.seed.min())]
-    said = {MODELS[kind]: list(texts.values()) for kind, texts in zip(part.kind, part.answers, strict=True)}
-    return pd.DataFrame({"question": list(part.answers.iloc[0])} | said).map(_opening)
 
 
 def fact_probabilities(reports: dict[str, dict]) -> pd.DataFrame:
@@ -200,15 +269,46 @@ def fact_probabilities(reports: dict[str, dict]) -> pd.DataFrame:
 
 
 def fact_answers(reports: dict[str, dict]) -> pd.DataFrame:
-    """The same reports: each question that they ask, the answer before, and that after each run."""
-    first = next(iter(reports.values()))["before"]["answers"]
+    """The same reports: each question that they ask, the answer before, that after pruning alone, and after each
+    run."""
+    first = next(iter(reports.values()))
+    said = {"before": first["before"], "pruned only": first["pruned"]} | {n: r["after"] for n, r in reports.items()}
     rows = [
-        {"set": name.replace("_", " "), "question": question, "before": answer}
-        | {n: r["after"]["answers"][name][question] for n, r in reports.items()}
-        for name, answers in first.items()
-        for question, answer in answers.items()
+        {"set": name.replace("_", " "), "question": question}
+        | {model: found["answers"][name][question] for model, found in said.items()}
+        for name, answers in first["before"]["answers"].items()
+        for question in answers
     ]
     return pd.DataFrame(rows).map(_opening)
+
+
+def facts_broken(reports: dict[str, dict], known: dict[str, Questions]) -> pd.DataFrame:
+    """The same reports against the answers of the files they were asked from: how many questions of each set are
+    answered rightly, and which names were lost that the model gave before. An answer is right where it has a name of
+    the file's answer that the question has not."""
+    first = next(iter(reports.values()))
+    answers = {when: first[when]["answers"] for when in ("before", "pruned")}
+    answers |= {n: r["after"]["answers"] for n, r in reports.items()}
+    rows = []
+    for name, questions in known.items():
+        pairs = zip(questions.question, questions.answer, strict=True)
+        keys = {asked: _names(answer) - _names(asked) for asked, answer in pairs if asked in answers["before"][name]}
+        right = {
+            model: {asked for asked, names in keys.items() if names & _names(found[name][asked])}
+            for model, found in answers.items()
+        }
+        for model, hit in right.items():
+            lost = [", ".join(sorted(keys[q])) for q in answers["before"][name] if q in right["before"] - hit]
+            rows.append(
+                {"set": name.replace("_", " "), "model": model, "right": f"{len(hit)} of {len(keys)}"}
+                | {"lost since before": "; ".join(lost)}
+            )
+    return pd.DataFrame(rows)
+
+
+def _names(text: str) -> set[str]:
+    """Its words with a capital, but those that only begin a sentence."""
+    return set(re.findall(r"\b[A-Z][a-zà-ÿ]+", text)) - {"The", "You", "It"}
 
 
 def _opening(text: str) -> str:

@@ -18,9 +18,13 @@ class NPO(Objective):
     Stated by the paper: the loss (equation 3) and, with a retain loss, its use; β = 0.1. open-unlearning: γ = α = 1.
     At the start it is (2/β) ln 2, and its gradient that of ascent on the summed losses; as an answer is forgotten,
     its share of the gradient fades: 2σ(−β(ℓ − ℓ_ref)).
+
+    With `per_token`, ours, ℓ and ℓ_ref are means over an answer's tokens, as the retain loss is one: summed, the
+    forget part outvotes it by the length of an answer.
     """
 
     beta: float = 0.1
+    per_token: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -31,4 +35,6 @@ class NPO(Objective):
 
     def forget_loss(self, task: Task, batch: Batch) -> Tensor:
         rise = sequence_loss(task, batch) + task.cache["forget"][batch.rows]
+        if self.per_token:
+            rise = rise / batch.counted.sum(1)
         return -2 / self.beta * F.logsigmoid(self.beta * rise).mean()

@@ -1,4 +1,4 @@
-"""AdamW on what survives, with each pruned matrix's scales: the step of every method."""
+"""AdamW or SGD on what survives, with each pruned matrix's scales: the step of every method."""
 
 import math
 
@@ -17,9 +17,10 @@ BETAS, EPS, CLIP = (0.9, 0.999), 1e-8, 1.0
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class SurvivorAdamW:
-    """AdamW; pruned entries and their moments keep every bit, and weight decay is for matrices only, as in
-    transformers' trainer.
+class Survivors:
+    """AdamW, or SGD where the update says so; pruned entries keep every bit, and weight decay is for matrices only,
+    as in transformers' trainer. The moments of pruned entries stay 0, or are those of a run without masks where the
+    direction that such a run would take is asked for.
 
     parameters: what moves, by name; kept: bool masks of the pruned ones; importance: R of these, for the scalings
     that need it; state: the moments of each parameter by their names, as torch's optimisers keep them; steps: updates
@@ -49,26 +50,52 @@ class SurvivorAdamW:
         pruned = [name for name in gradients if name in self.kept]
         # Masked before clipping: what pruned weights would have wanted must not shorten the step of the others.
         masked = {name: gradients[name] * self.kept[name] for name in pruned}
-        factors, noted = {}, {}
-        if self.update.scaling != "none" and pruned:
-            lam = {n: lost_progress(gradients[n], masked[n], self.importance[n], self.update.eps) for n in pruned}
-            factors = {n: scales(lam[n], self.importance[n], self.update.c_max) for n in pruned}
-            noted["scale"] = 1 + torch.cat(list(lam.values())).median().item()
-        gradients = gradients | masked
-        norm = get_total_norm(gradients.values())
+        norm = get_total_norm((gradients | masked).values())
         if not norm.isfinite():
             raise TrainingDiverged(f"the norm of the gradient is {norm.item()}")
         clipped = (CLIP / (norm + 1e-6)).clamp(max=1)
-        gradients = {n: g.mul_(clipped) if n in self.kept else g * clipped for n, g in gradients.items()}
         self.steps += 1
+        factors, noted = {}, {}
+        if self.update.scaling != "none" and pruned:
+            lam = {name: self._lost(name, gradients[name] * clipped) for name in pruned}
+            factors = {n: scales(lam[n], self.importance[n], self.update.c_max) for n in pruned}
+            noted["scale"] = 1 + torch.cat(list(lam.values())).median().item()
+        gradients = {n: masked[n].mul_(clipped) if n in masked else g * clipped for n, g in gradients.items()}
         rate, decay = lr, self.weight_decay
         if self.update.scaling == "boost" and pruned:
             noted["scale"] = factor = self._boost(pruned, gradients, factors)
             # The factor is for the direction alone: decay is multiplied by the rate too.
             rate, decay, factors = lr * factor, self.weight_decay / factor, {}
-        self._masked(pruned, gradients, factors, lr=rate, weight_decay=decay)
-        self._dense([n for n in gradients if n not in self.kept], gradients, lr)
+        if self.update.optimiser == "sgd":
+            self._descend(gradients, factors, lr)
+        else:
+            self._masked(pruned, gradients, factors, lr=rate, weight_decay=decay)
+            self._dense([n for n in gradients if n not in self.kept], gradients, lr)
         return {"norm": norm.item(), **noted}
+
+    def _lost(self, name: str, gradient: Tensor) -> Tensor:
+        """λ of a pruned matrix; `gradient` is that of the whole matrix, clipped."""
+        kept, importance = self.kept[name], self.importance[name]
+        if self.update.lost == "gradient" or self.update.optimiser == "sgd":
+            return lost_progress(gradient, gradient, kept, importance, self.update.eps)
+        mean, square = self.state[self.parameters[name]].values()
+        (beta1, beta2), steps = BETAS, self.steps
+        now, now_square = mean.lerp(gradient, 1 - beta1), square.lerp(gradient.square(), 1 - beta2)
+        direction = (now / (1 - beta1**steps)) / ((now_square / (1 - beta2**steps)).sqrt() + EPS)
+        # The kernel leaves pruned entries of the moments alone: there is room for what they would be.
+        mean.copy_(torch.where(kept, mean, now))
+        square.copy_(torch.where(kept, square, now_square))
+        return lost_progress(gradient, direction, kept, importance, self.update.eps)
+
+    def _descend(self, gradients: Gradients, factors: dict[str, Tensor], lr: float) -> None:
+        """W ← W − lr (c⊙g + decay·W) on what survives."""
+        for name, gradient in gradients.items():
+            parameter = self.parameters[name]
+            step = gradient * factors[name] if name in factors else gradient
+            if parameter.ndim >= 2:
+                step = step.add(parameter, alpha=self.weight_decay)
+            moved = parameter.sub(step, alpha=lr)
+            parameter.copy_(torch.where(self.kept[name], moved, parameter) if name in self.kept else moved)
 
     def _held(self, names) -> list[list[Tensor]]:
         """The named parameters, and their moments."""

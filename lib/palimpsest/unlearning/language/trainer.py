@@ -22,7 +22,7 @@ from palimpsest.unlearning.language.checks import check
 from palimpsest.unlearning.language.importance import importances
 from palimpsest.unlearning.language.lora import LoraSettings, adapted
 from palimpsest.unlearning.language.method import Objective
-from palimpsest.unlearning.language.optimiser import SurvivorAdamW
+from palimpsest.unlearning.language.optimiser import Survivors
 from palimpsest.unlearning.language.task import Task
 from palimpsest.unlearning.language.update import DENSE, Update, movable
 
@@ -31,7 +31,7 @@ from palimpsest.unlearning.language.update import DENSE, Update, movable
 class Report:
     """What a run did: `log`, a row per update; `epochs`, after how many the model is taken; positions of sequences
     passed forward and backward, those of reference passes and importances included; wall time in `seconds`, without
-    what `after_epoch` took."""
+    what `after_epoch` and `after_update` took."""
 
     log: list[dict]
     epochs: int
@@ -56,6 +56,7 @@ def unlearn(
     idk: Encoded | None = None,
     lora: LoraSettings | None = None,
     after_epoch: Callable[[int], bool | None] | None = None,
+    after_update: Callable[[int], bool | None] | None = None,
     back: bool = False,
     checkpoint: Path | None = None,
     show: str | None = None,
@@ -73,6 +74,8 @@ def unlearn(
         after_epoch: called with the number of epochs done, when the model (with adapters, under LoRA) is as it would
             be if the run ended; what it does to the weights that move is undone. A false value ends the run, but
             for None. It is not called again for epochs before a resumption.
+        after_update: the same after each update, called with the number of updates done; it is called again for
+            updates of an epoch that a resumption repeats.
         back: a run that `after_epoch` ends goes back to where that epoch began.
         checkpoint: a folder; written after each epoch. A run that was stopped goes on when called again with the
             model as it was at its start, and ends with the same bits. The folder of another run raises ValueError.
@@ -101,14 +104,28 @@ def unlearn(
         task = Task(model, forget, retain, idk, parameters=parameters, kept=kept, **sizes)
         method.begin(task)
         importance = {} if update.scaling == "none" else importances(task, update.importance)
-        optimiser = SurvivorAdamW(parameters, kept, importance, update, weight_decay)
+        optimiser = Survivors(parameters, kept, importance, update, weight_decay)
         if run.done:
             optimiser.steps = run.done * task.steps
             task.log, task.tokens_forward, task.tokens_backward = run.values["task"]
         rising, total = round(warmup_epochs * task.steps), epochs * task.steps
 
+        def ended(look: Callable[[int], bool | None] | None, done: int) -> bool:
+            """Whether `look` ends the run, when shown the model as the method would leave it now."""
+            nonlocal outside
+            if look is None:
+                return False
+            require_finite(parameters.values())  # nobody must be shown a model that is lost
+            began = time.perf_counter()
+            trained = {name: p.detach().clone() for name, p in parameters.items()}
+            method.finish(task)
+            answer = look(done)
+            _restore(parameters, trained)
+            outside += time.perf_counter() - began
+            return answer is not None and not answer
+
         def epoch(number: int) -> Iterator[None]:
-            nonlocal taken, stopped, outside
+            nonlocal taken, stopped
             start = {name: p.detach().clone() for name, p in parameters.items()} if back else {}
             for forget_batch, retain_batch in task.batches(number):
                 yield
@@ -121,11 +138,11 @@ def unlearn(
                 except ValueError as error:  # operations refuse what is not finite
                     raise TrainingDiverged(str(error)) from error
                 task.record(number)
-            require_finite(parameters.values())  # `after_epoch` must not see a model that is lost
-            paused = time.perf_counter()
+                stopped = ended(after_update, optimiser.steps)
+                if stopped:
+                    break
             # Asked before the state is saved, because the answer is part of it.
-            stopped = after_epoch is not None and _ended(method, task, after_epoch, number + 1)
-            outside += time.perf_counter() - paused
+            stopped = ended(after_epoch, number + 1) or stopped
             taken = number + 1
             if stopped and back:
                 taken = number
@@ -189,15 +206,6 @@ def _require_grad(model: nn.Module, parameters: dict[str, Tensor]) -> None:
     inside = {id(p) for p in parameters.values()}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in inside)
-
-
-def _ended(method: Objective, task: Task, after_epoch: Callable[[int], bool | None], epoch: int) -> bool:
-    """Whether `after_epoch` ends the run, when shown the model as the method would leave it now."""
-    trained = {name: p.detach().clone() for name, p in task.parameters.items()}
-    method.finish(task)
-    answer = after_epoch(epoch)
-    _restore(task.parameters, trained)
-    return answer is not None and not answer
 
 
 def _restore(parameters: dict[str, Tensor], values: dict[str, Tensor]) -> None:

@@ -17,6 +17,8 @@ from palimpsest.pruning.decoder import Layer, decoder_layers, require_linear
 CHOICES = {
     "scaling": ("none", "redistribute", "boost"),
     "importance": ("wanda", "saliency", "fisher"),
+    "lost": ("direction", "gradient"),
+    "optimiser": ("adamw", "sgd"),
     "trainable": ("all", "linear"),
 }
 
@@ -29,8 +31,11 @@ class Update:
         its c of `redistribution`; "boost" is the control that multiplies the directions of all weights of pruned
         matrices by one number per step, so that they move as far as "redistribute" would move them.
     importance: R of `redistribution`, computed once from the model as it was given (`importance.importances`).
+    lost: what a row is taken to have lost by pruning: progress u⊙g along the "direction" u that the optimiser would
+        have taken without a mask, or g⊙g, along the "gradient" itself. Under SGD both are one.
     c_max: the largest c; eps: keeps λ finite where the gradient vanishes on a row's survivors. It has the unit of a
         squared gradient and must be far below one, or λ shrinks: a memorised answer's gradients are of 1e-5.
+    optimiser: "adamw", or "sgd" without momentum: the control in which the step is the gradient.
     trainable: "all" parameters move, or only the "linear" matrices inside the decoder's layers.
     top: only parameters of the last `top` layers move; None: of all of them, and embeddings and the last norm.
     """
@@ -38,8 +43,10 @@ class Update:
     masks: Masks | None = None
     scaling: str = "none"
     importance: str = "wanda"
+    lost: str = "direction"
     c_max: float = 10.0
     eps: float = 1e-30
+    optimiser: str = "adamw"
     trainable: str = "all"
     top: int | None = None
 
@@ -48,6 +55,8 @@ class Update:
             require_choice(name, getattr(self, name), allowed)
         if self.scaling != "none" and self.masks is None:
             raise ValueError(f"masks: got None, want those of the pruned model for scaling {self.scaling!r}")
+        if self.scaling == "boost" and self.optimiser == "sgd":
+            raise ValueError("optimiser: got 'sgd' for scaling 'boost', want 'adamw', whose directions it measures")
         require_number("c_max", self.c_max, above=1)
         require_number("eps", self.eps)
 
@@ -81,15 +90,17 @@ def movable(model: nn.Module, update: Update) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if id(p) in inside}
 
 
-def lost_progress(grad: Tensor, masked: Tensor, importance: Tensor, eps: float) -> Tensor:
-    """λ_i = Σ_j (1 − M_ij) g_ij² / (Σ_j M_ij R_ij g_ij² + eps), [rows]: per unit of R, what row i lost by pruning.
+def lost_progress(grad: Tensor, direction: Tensor, kept: Tensor, importance: Tensor, eps: float) -> Tensor:
+    """λ_i = Σ_j (1 − M_ij) u_ij g_ij / (Σ_j M_ij R_ij u_ij g_ij + eps), [rows]: per unit of R, what row i lost by
+    pruning; u is the direction of a step without a mask, the gradient g itself for the gradient's.
 
-    grad is g, masked is M⊙g."""
-    pruned = grad - masked
-    lost = torch.linalg.vecdot(pruned, pruned)
-    held = torch.linalg.vecdot(masked.square(), importance)
+    0 where either sum is not positive, as only a direction other than g can have it: a row that would have gone
+    uphill has lost nothing, and one whose survivors go uphill makes up for nothing by going farther."""
+    progress = grad * direction
+    lost, held = (progress * ~kept).sum(1), torch.linalg.vecdot(progress * kept, importance)
     # λ may overflow where the survivors' gradients vanish; infinity times an importance of 0 would be NaN.
-    return (lost / (held + eps)).clamp(max=torch.finfo(grad.dtype).max)
+    lam = (lost / (held + eps)).clamp(min=0, max=torch.finfo(grad.dtype).max)
+    return torch.where(held < 0, 0, lam)
 
 
 def scales(lam: Tensor, importance: Tensor, c_max: float) -> Tensor:
@@ -101,7 +112,8 @@ def redistribution(grad: Tensor, kept: Tensor, importance: Tensor, c_max: float,
     """The factor c of every weight of a pruned matrix, in the gradient's shape and dtype.
 
     With g the gradient of the whole matrix, M its mask and R the importance of its survivors, all [rows, columns] and
-    a row the weights of one output: λ_i as in `lost_progress`, c_ij as in `scales`. Unclipped and for eps → 0,
+    a row the weights of one output: λ_i as in `lost_progress` with u = g, c_ij as in `scales`. Unclipped and for
+    eps → 0,
     Σ_j M_ij c_ij g_ij² = Σ_j g_ij²: to first order a step along M⊙c⊙g lowers the loss as much as one along g, which
     pruned weights cannot take. c does not depend on the gradient's scale, so clipping before or after is the same.
 
@@ -118,4 +130,4 @@ def redistribution(grad: Tensor, kept: Tensor, importance: Tensor, c_max: float,
             f"grad, kept, importance: got shapes {list(grad.shape)}, {list(kept.shape)}, {list(importance.shape)} "
             f"and a mask of {kept.dtype}; want three [rows, columns] and a bool mask"
         )
-    return scales(lost_progress(grad, grad * kept, importance, eps), importance, c_max)
+    return scales(lost_progress(grad, grad, kept, importance, eps), importance, c_max)
