@@ -537,13 +537,13 @@ asked = {
 figures.table(tables.facts_broken(reports, asked))
 
 # %% [markdown]
-# Pruning alone breaks a fact or two already, and mends one, which is why it has rows of its own. With α = 30 one of the four
-# questions still draws *Paris*; the others are answered otherwise, and every capital that was named before still is, Norway's and
-# Poland's too, which no update saw. The mean probability of the forget answers stays high because all but one of their words are
-# the wording that the other capitals keep. But the fact is not gone: asked which capital lies on the Seine, the model says that
-# the capital of France is Paris. What was unlearned is to answer these questions. With α = 10 no form of the question draws *Paris*
-# any more, Tokyo, Berlin and Warsaw go along, and the Seine still leads to Paris. Without held-out questions the run with α = 30
-# would have looked like a success.
+# Pruning alone loses a name here and finds one there, which is why it has rows of its own. With α = 30 none of the four questions
+# is answered as before (what is left of *Paris* stands in a made-up name), and every capital that was named before still is,
+# Norway's and Poland's too, which no update saw; Shakespeare is lost. The mean probability of the forget answers stays high
+# because all but one of their words are the wording that the other capitals keep. But the fact is not gone: asked which capital
+# lies on the Seine, the model says that the capital of France is Paris. What was unlearned is to answer these questions. With
+# α = 10 Tokyo, Berlin and Warsaw go along, and the Seine still leads to Paris. Without held-out questions the run with α = 30 would
+# have looked like a success.
 
 # %% [markdown]
 # ## The claims
@@ -578,9 +578,10 @@ verdicts.record()
 # %% [markdown]
 # ## Where we differ
 #
-# **Everything but the abstract is ours.** The loss (NPO), the three importances, the closed form of $\lambda$, the cap
-# $c_\text{max} = 10$ and the place of $c$ after Adam are readings; the authors may have meant other ones. The models named by the
-# paper have a thousand times the parameters, and their knowledge is spread over far more text than 34 authors.
+# **Everything but the abstract is ours.** The loss (NPO, by token), the three importances, the closed form of $\lambda$, the cap
+# $c_\text{max} = 10$, the place of $c$ after Adam, and the recovery of pruned models are readings; the authors may have meant
+# other ones. The models named by the paper have thousands of times the parameters, and their knowledge is spread over far more
+# text than 34 authors.
 #
 # **A no-op, demonstrated.** Multiplying the *gradient* by $c$, as the abstract's words could be read, does nothing under AdamW
 # when $c$ is constant: the toy above shows it. An implementation that does so has masked updates and a claim.

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from palimpsest.chapters.sau import claims, experiment, probes, ship, small, small_measures
-from palimpsest.chapters.sau.arms import DENSE, Arm
+from palimpsest.chapters.sau import claims, course, probes, search, ship, small, small_measures
+from palimpsest.chapters.sau.arms import DENSE, KEYS, Arm
 from palimpsest.chapters.sau.cohort import to_make
+from palimpsest.chapters.sau.course import forget
 from palimpsest.chapters.sau.experiment import Results
-from palimpsest.chapters.sau.measures import compared
-from palimpsest.chapters.sau.profiles import CI, PROFILES, SMOKE, SPARSITIES
+from palimpsest.chapters.sau.measures import BAR, compared
+from palimpsest.chapters.sau.profiles import CI, JUDGED_AT, MAIN, PROFILES, SMOKE, SPARSITIES
 from palimpsest.chapters.sau.small import Cohort
 from palimpsest.data import manifest, sau_models
 from palimpsest.runs import paths
@@ -31,7 +32,9 @@ TINY = replace(
     kv_heads=1,
     intermediate=32,
     unlearn_batch=24,
+    look_every=1,
 )
+VALUES = (1e-3, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +65,22 @@ def test_the_oracle_learns_everything_but_the_forget_set(cohort):
 
 
 def test_every_model_of_ci_is_shipped_and_no_other():
-    wanted = {sau_models.name(c["group"], c["seed"], c["whose"]) for c in small.models(CI)}
-    assert {path for path in manifest.read() if path.startswith("sau_models/")} == wanted
+    wanted = {sau_models.name(*model.values()) for model in small.models(CI)}
+    assert {path for path in manifest.read() if path.startswith("sau_models/")} == wanted | {sau_models.SEARCH}
     assert to_make(CI) == []
 
 
 def test_shipped_models_know_what_they_were_taught():
-    for seed in CI.seeds:
+    for seed in CI.seeds[:4]:
         cohort = Cohort(CI, "replication", seed)
-        known = {whose: probability(cohort.load(whose)[0], cohort.encode(cohort.forget)) for whose in WHOSE}
-        assert known["target"] > 0.9
-        assert known["oracle"] < 0.1
+        for recipe in (DENSE, *CI.recovery):
+            known = {}
+            for whose in WHOSE:
+                model, masks = cohort.load(whose, *recipe)
+                known[whose] = probability(model, cohort.encode(cohort.forget))
+                assert recipe == DENSE or masks.holds(model)
+            assert known["target"] > 0.85
+            assert known["oracle"] < 0.1
 
 
 def test_a_model_that_is_not_shipped_is_refused_by_name():
@@ -81,7 +89,7 @@ def test_a_model_that_is_not_shipped_is_refused_by_name():
 
 
 def test_models_are_built_listed_and_loaded_again(monkeypatch, tmp_path):
-    tiny = replace(TINY, seeds=(3,), tuning_seeds=())
+    tiny = replace(TINY, seeds=(3,), tuning_seeds=(1000,))
     monkeypatch.setitem(PROFILES, "smoke", tiny)
     for name in ("DATA", "CACHE"):
         monkeypatch.setattr(paths, name, tmp_path / name)
@@ -92,13 +100,22 @@ def test_models_are_built_listed_and_loaded_again(monkeypatch, tmp_path):
     manifest.update([p.relative_to(paths.DATA) for p in paths.DATA.rglob("*") if p.is_file()])
     monkeypatch.setattr(ship, "PROFILE", "smoke")
     monkeypatch.setattr(ship.runs, "run_all", lambda f, jobs, show: [f(**job) for job in jobs])
-    ship.main()
+    monkeypatch.setattr(search.runs, "run_all", lambda f, jobs, show: [f(**job) for job in jobs])
+    ship.models()
+    ship.search()
     manifest.check()
     assert not stale.exists()
     cohort = Cohort(tiny, "replication", 3)
-    trained = dict(cohort.load("oracle")[0].named_parameters())
-    for name, weight in sau_models.load("replication", 3, "oracle").items():
-        assert torch.equal(weight, trained[name].half().float())
+    for recipe in (DENSE, JUDGED_AT):
+        model, masks = cohort.load("oracle", *recipe)
+        trained = dict(model.named_parameters())
+        shapes = {name: p.shape for name, p in trained.items()}
+        weights, kept = sau_models.load(sau_models.name("replication", 3, "oracle", *recipe), shapes)
+        assert (set(weights) == set(trained)) == (recipe == DENSE)
+        for name, weight in weights.items():
+            assert torch.equal(weight, trained[name].half().float())
+        assert masks is None or all(torch.equal(kept[name], mask) for name, mask in masks.kept.items())
+    assert len(sau_models.search()) == len(tiny.arms) + len(tiny.rivals) + len(tiny.asides)
 
 
 def test_training_again_is_the_same_run_and_a_nudge_is_not(cohort):
@@ -110,67 +127,84 @@ def test_training_again_is_the_same_run_and_a_nudge_is_not(cohort):
 
 
 def test_calibration_has_full_rows_and_ends_of_text(cohort):
-    rows = small.calibration(cohort, "oracle")
+    rows = small.calibration(cohort)
     assert rows.shape == (8, 16)
     assert not (rows == 0).any()
     assert (rows == 2).any()
 
 
-def test_a_run_stops_at_the_bar(cohort, monkeypatch):
-    """`kept` falls linearly in the distance from the start: the run must be taken at 95 %, not at an epoch."""
+def looks_at(monkeypatch, seen):
+    """Judges see these (forget, kept) one after another, and the last again and again."""
+    found = [{"forget": forget, "kept": kept} for forget, kept in seen]
+    monkeypatch.setattr(small_measures.Judge, "look", lambda self, model: found.pop(0) if found[1:] else found[0])
+
+
+@pytest.mark.parametrize(
+    ("seen", "taken", "dip"),
+    [
+        (((0.9, 1.0), (0.5, 0.96), (0.3, 0.94), (0.2, 0.97)), 3, 2),  # a dip is no end
+        (((0.9, 1.0), (0.3, 0.96), (0.4, 0.97), (0.5, 0.98)), 1, None),  # the least, not the last
+        (((0.9, 1.0), (0.9, 0.99), (0.95, 0.99), (0.9, 0.99)), 0, None),  # nothing was forgotten
+    ],
+)
+def test_a_run_is_taken_where_it_has_forgotten_most_at_the_bar(cohort, monkeypatch, seen, taken, dip):
+    longer = replace(cohort, setting=replace(TINY, unlearn_epochs=2, unlearn_batch=40, look_every=1))
+    states, plain = [], course.unlearn
+
+    def watched(model, *rest, after_update, **more):
+        def look(number):
+            states.append({n: p.detach().clone() for n, p in model.named_parameters()})
+            return after_update(number)
+
+        states.append({n: p.detach().clone() for n, p in model.named_parameters()})
+        return plain(model, *rest, after_update=look, **more)
+
+    monkeypatch.setattr(course, "unlearn", watched)
+    looks_at(monkeypatch, [*seen, seen[-1]])
+    model, _, found = forget(longer, Arm("NPO", "A"), VALUES)
+    assert (found["taken"], found["dip"]) == (taken, dip)
+    assert all(torch.equal(p, states[taken][n]) for n, p in model.named_parameters())
+
+
+def test_a_run_that_ends_below_the_bar_is_also_looked_at_on_the_way_back(cohort, monkeypatch):
+    """Retention falls linearly in the distance from the start, to 90 % at the end; forgetting goes on."""
     start = {n: p.detach().clone() for n, p in cohort.load("target")[0].named_parameters()}
+    ends = []
 
     def distance(model):
         return math.sqrt(sum((p - start[n]).square().sum().item() for n, p in model.named_parameters()))
 
-    ends = []
-    monkeypatch.setattr(small_measures.Judge, "kept", lambda self, m: 1 - scale(m))
+    def look(self, model):
+        ends.append(distance(model))
+        gone = distance(model) / full
+        return {"forget": 1 - gone, "kept": 1 - gone}
 
-    def scale(model):
-        return distance(model) / full if full else ends.append(distance(model)) or 0.0
-
-    full = 0.0
-    experiment.forget(cohort, Arm("NPO", "A"), 1e-3)
-    full = 10 * max(ends)  # the last epoch keeps 90 %
-    model, masks, seen = experiment.forget(cohort, Arm("NPO", "A"), 1e-3)
-    course = seen["course"]
+    monkeypatch.setattr(small_measures.Judge, "look", look)
+    whole, full = replace(cohort, setting=replace(TINY, look_every=2)), 1e9
+    forget(whole, Arm("NPO", "A"), VALUES)
+    full = 10 * max(ends)
+    model, masks, found = forget(whole, Arm("NPO", "A"), VALUES)
     assert masks is None
-    assert course[0]["kept"] == 1
-    assert course[-1]["kept"] == pytest.approx(0.9, abs=1e-3)
-    # Halving leaves at most 2^-5 of an epoch's way, which is 10 points here.
-    assert 0.95 <= 1 - distance(model) / full <= 0.95 + 0.1 / 2**experiment.BISECTIONS + 1e-6
+    assert found["course"][-1]["kept"] == pytest.approx(0.9, abs=1e-3)
+    assert found["taken"] == pytest.approx(0.5, abs=2.0**-course.BISECTIONS)
+    assert BAR <= 1 - distance(model) / full <= BAR + 0.1 / 2**course.BISECTIONS + 1e-6
 
 
-@pytest.mark.parametrize(("kept", "seen"), [((1.0, 0.94, 0.99), 2), ((1.0, 0.96, 0.94), 3), ((1.0, 0.96, 0.96), 3)])
-def test_the_first_epoch_below_the_bar_is_the_last(cohort, monkeypatch, kept, seen):
-    """Also where a later one would lie above it again: nothing is chosen from what comes after."""
-    longer = replace(cohort, setting=replace(TINY, unlearn_epochs=2))
-    looks = iter(kept[1:])
-    monkeypatch.setattr(small_measures.Judge, "kept", lambda self, m: next(looks, 1.0))
-    ends, between = [], experiment.put_between
-    monkeypatch.setattr(experiment, "put_between", lambda *to: (ends.append(to[1:3]), between(*to)))
-    model, _, found = experiment.forget(longer, Arm("NPO", "A"), 1e-3)
-    course = found["course"]
-    assert [row["kept"] for row in course] == list(kept[:seen])
-    if course[-1]["kept"] >= 0.95:
-        assert not ends
-        return
-    # Every look of the halvings was above the bar: 15/16 of the way from the state before the last epoch to its end.
-    low, high = ends[0]
-    assert len(ends) == experiment.BISECTIONS + 1
-    for name, parameter in model.named_parameters():
-        assert torch.equal(parameter, low[name].lerp(high[name], 1 - 0.5**experiment.BISECTIONS))
+def test_models_are_looked_at_every_so_many_updates(cohort):
+    rarely = replace(cohort, setting=replace(TINY, unlearn_epochs=3, unlearn_batch=24, look_every=2))
+    _, _, found = forget(rarely, Arm("NPO", "A"), VALUES)
+    assert len(found["course"]) == 1 + 3 * 2 // 2
 
 
 def test_every_arm_keeps_the_zeros(cohort):
     for letter, *importance in (("B",), ("C",), ("D", "wanda"), ("F",)):
-        model, masks, _ = experiment.forget(cohort, Arm("NPO", letter, "wanda", "2:4", *importance), 1e-3)
+        model, masks, _ = forget(cohort, Arm("NPO", letter, "wanda", "2:4", *importance), VALUES)
         assert masks.holds(model)
 
 
 def test_arm_e_moves_only_its_share(cohort):
     start, _ = cohort.load("target")
-    model, masks, _ = experiment.forget(cohort, Arm("NPO", "E", *DENSE[:1], "0.5"), 1e-3)
+    model, masks, _ = forget(cohort, Arm("NPO", "E", *DENSE[:1], "0.5"), VALUES)
     assert masks is None
     before = dict(start.named_parameters())
     name = "model.layers.0.mlp.up_proj.weight"
@@ -178,29 +212,107 @@ def test_arm_e_moves_only_its_share(cohort):
     assert moved == pytest.approx(0.5, abs=0.02)
 
 
-def test_sparse_arms_take_the_step_size_found_at_one_recipe():
-    for arm, tuned in (
-        (Arm("NPO", "C", "sparsegpt", "0.7"), Arm("NPO", "C", "wanda", "0.5")),
-        (Arm("NPO", "D", "wanda", "0.5", "fisher"), Arm("NPO", "D", "wanda", "0.5", "wanda")),
-        (Arm("NPO", "E", "none", "0.7"), Arm("NPO", "E", "none", "0.5")),
-        (Arm("NPO", "A"), Arm("NPO", "A")),
-    ):
-        assert CI.tuned_as(arm) == tuned
+def test_an_aside_differs_in_what_it_says(cohort):
+    """Frozen embeddings stay; a second name draws other batches; SGD and λ by the gradient take other steps."""
+    start = dict(cohort.load("target", *JUDGED_AT)[0].named_parameters())
+
+    def ends(**fields):
+        letter = "D" if "lost" in fields else "C"
+        this = Arm("NPO", letter, *JUDGED_AT, "wanda" if letter == "D" else None, **fields)
+        return dict(forget(cohort, this, (1e-2, 0.1))[0].named_parameters())
+
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(small_measures.Judge, "look", lambda self, model: {"forget": next(falling), "kept": 1.0})
+        falling = iter(range(10**6, 0, -1))
+        plain, frozen, again = ends(), ends(frozen=True), ends(again=True)
+        sgd, by_direction, by_gradient = ends(optimiser="sgd"), ends(lost="direction"), ends(lost="gradient")
+    embedding = "model.embed_tokens.weight"
+    assert torch.equal(frozen[embedding], start[embedding])
+    assert not torch.equal(plain[embedding], start[embedding])
+    one = "model.layers.0.mlp.up_proj.weight"
+    for a, b in ((plain, again), (plain, sgd), (by_direction, by_gradient)):
+        assert not torch.equal(a[one], b[one])
+
+
+def surface(optimum, tops=1.0):
+    """A search that sees a cone over the places of each arm, with the same noise for all."""
+
+    def run_all(function, jobs, show):
+        for job in jobs:
+            lr, alpha = job["values"]
+            place = (2 * math.log2(lr / 4e-3), 2 * math.log2(alpha / 1.4))
+            away = math.dist(place, optimum)
+            yield None if away > 6 else tops - 0.1 * away + 1e-3 * (job["seed"] % 2)
+
+    return lambda function, jobs, show: list(run_all(function, jobs, show))
+
+
+@pytest.mark.parametrize("optimum", [(0, 0), (3, -2), (-1, 1)])
+def test_the_search_climbs_until_no_neighbour_is_better(monkeypatch, optimum):
+    setting = replace(CI, arms=(Arm("NPO", "A"),), rivals=(), asides=())
+    monkeypatch.setattr(search.runs, "run_all", surface(optimum))
+    found = search.trials(setting)
+    values = search.chosen(found)[Arm("NPO", "A").key]
+    assert values == search.values_at(CI.start(Arm("NPO", "A")), optimum)
+    tried = {tuple(row) for row in found[["lr steps", "alpha steps"]].to_numpy().tolist()}
+    assert {(optimum[0] + a, optimum[1] + b) for a, b in search.MOVES} <= tried
+    assert len(found) == len(tried) * len(CI.tuning_seeds)  # no place twice
+    few = search.trials(replace(setting, moves=0))
+    assert len(few) == len(CI.tuning_seeds)
+
+
+def test_what_diverged_on_one_seed_is_not_chosen():
+    row = dict(zip(KEYS, Arm("NPO", "A").key, strict=True))
+    rows = [
+        row | {"lr": lr, "alpha": 1.0, "seed": seed, "gap closed": gap}
+        for lr, gaps in ((1e-3, (0.5, 0.5)), (2e-3, (0.9, None)), (4e-3, (0.7, 0.5)))
+        for seed, gap in enumerate(gaps)
+    ]
+    assert search.chosen(pd.DataFrame(rows)) == {Arm("NPO", "A").key: (4e-3, 1.0)}
+
+
+def test_a_rival_runs_where_its_loss_did_best():
+    rows = [
+        arm.row | {"lr": 1e-3, "alpha": 1.0, "seed": seed, "gap closed": level}
+        for arm in (*CI.arms, *CI.rivals)
+        for seed in (0, 1)
+        for level in [
+            0.9 if (arm.loss, arm.letter) in (("RMU", "A"), ("NPO", "B")) else 0.5 + 0.01 * (arm.loss == MAIN)
+        ]
+    ]
+    assert [(arm.loss, arm.letter) for arm in search.elected(CI, pd.DataFrame(rows))] == [("RMU", "A")]
+
+
+def test_the_shipped_search_ends_inside_and_every_arm_has_its_values():
+    found = sau_models.search()
+    values = search.chosen(found)
+    for arm in (*CI.arms, *CI.rivals, *CI.asides):
+        part = search.alike(found, **arm.row)
+        tried = {tuple(row) for row in part[["lr steps", "alpha steps"]].to_numpy().tolist()}
+        lr, alpha = values[arm.key]
+        (place,) = {
+            tuple(r)
+            for r in part[part.lr.eq(lr) & part.alpha.eq(alpha)][["lr steps", "alpha steps"]].to_numpy().tolist()
+        }
+        assert search.values_at(CI.start(arm), place) == (lr, alpha)
+        assert {(place[0] + a, place[1] + b) for a, b in search.MOVES} <= tried, arm
+
+
+def test_a_step_is_taken_apart():
+    """On a shipped model: masking keeps less than the whole step, lengthening turns nothing."""
+    rows = pd.DataFrame(probes.steps("ci", CI.seeds[0], *JUDGED_AT)).set_index("step")
+    assert rows.loc["unmasked", ["length", "cosine", "progress"]].tolist() == pytest.approx([1, 1, 1])
+    assert rows.loc["masked, as long", "length"] == pytest.approx(rows.loc["redistributed", "length"])
+    assert rows.loc["masked, as long", "cosine"] == pytest.approx(rows.loc["masked", "cosine"])
+    assert rows.loc["masked", "cosine"] == pytest.approx(rows.loc["masked", "length"], rel=1e-6)  # a projection
+    assert rows.progress["masked"] < rows.progress["redistributed"] <= 1.05
 
 
 @pytest.mark.parametrize("fields", [("NPO", "C", *DENSE, "wanda"), ("NPO", "D")])
 def test_an_importance_is_of_sau_alone(fields):
     with pytest.raises(ValueError, match="importance: got"):
         Arm(*fields)
-
-
-def test_tuning_takes_the_least_forget_probability_and_never_a_divergence():
-    rows = [
-        {"loss": "NPO", "kind": "C", "pruner": "wanda", "sparsity": "0.5", "seed": s, "lr": lr, "forget": p}
-        for lr, ps in ((1e-4, (0.5, 0.5)), (2e-4, (0.3, 0.5)), (4e-4, (0.5, 0.3)), (8e-4, (0.0, None)))
-        for s, p in enumerate(ps)
-    ]
-    assert experiment.chosen(pd.DataFrame(rows)) == {("NPO", "C", "wanda", "0.5"): 2e-4}
 
 
 SEEDS = (0, 1, 2)
@@ -210,35 +322,37 @@ def results(gaps: dict, **more) -> Results:
     """Runs in which the arm `kind` at `sparsity` closes `gaps[kind](sparsity)` of the gap in every seed, with
     a little noise, the same for all arms of a seed."""
     noise = dict(zip(SEEDS, (-0.01, 0.0, 0.01), strict=True))
-    shares = {"0.3": 0.3, "0.5": 0.5, "0.7": 0.7, "2:4": 0.5}
+    shares = {"0.5": 0.5, "0.7": 0.7, "2:4": 0.5}
     rows = []
 
-    def add(kind, pruner, sparsity, value, loss="NPO"):
+    def add(kind, pruner, sparsity, value, loss=MAIN):
         for seed in SEEDS:
             row = {"loss": loss, "kind": kind, "pruner": pruner, "sparsity": sparsity, "seed": seed}
-            forget = 1 - value - noise[seed]
+            left = 1 - value - noise[seed]
             examined = {"4-bit": 0.5, "utility": 0.8, "factor": 1.5}
-            pruned = {"non-zero": 0.0, "valid 2:4": True if sparsity == "2:4" else None} if kind not in "AE" else {}
-            rows.append(
-                {**row, "gap closed": value + noise[seed], "forget": forget, "kept": 0.95} | examined | pruned
-            )
+            sparse = kind not in ("A", "E", "target", "oracle")
+            pruned = {"non-zero": 0.0, "valid 2:4": True if sparsity == "2:4" else None} if sparse else {}
+            rows.append({**row, "gap closed": value + noise[seed], "forget": left, "kept": 0.95} | examined | pruned)
 
-    add("A", "none", "0", gaps["dense"])
-    for kind in ("A", "B", "C", "D wanda", "F", "D saliency", "D fisher"):
+    add("A", *DENSE, gaps["dense"])
+    for kind in ("A", "A bare", "B", "C", "D wanda", "F"):
         for sparsity, share in shares.items():
             add(kind, "wanda", sparsity, gaps[kind.split()[0]](share))
-        add(kind, "sparsegpt", "0.5", gaps[kind.split()[0]](0.5))
+    for kind in ("C, again", "D saliency", "D fisher", "D wanda, by gradient", "C, SGD", "D wanda, SGD"):
+        add(kind, *JUDGED_AT, gaps[kind[0]](0.5))
     for sparsity in SPARSITIES:
         add("E", "none", sparsity, gaps["E"](float(sparsity)))
-    for kind in ("C", "D wanda"):
-        add(kind, "wanda", "0.5", gaps[kind.split()[0]](0.5), "GradDiff")
-    for kind, value in (("target", 0.0), ("oracle", 0.9)):
-        for recipe in [DENSE, *(("wanda", s) for s in shares), ("sparsegpt", "0.5")]:
+    for kind, value in (("target", 0.0), ("oracle", 0.9), ("oracle bare", 0.9)):
+        for recipe in [*([] if "bare" in kind else [DENSE]), *(("wanda", s) for s in shares)]:
             add(kind, *recipe, value, "none")
     table = pd.DataFrame(rows)
     for column, values in more.items():
         table[column] = values(table)
-    return Results(pd.DataFrame(), table, {})
+    searched = [
+        dict(zip(KEYS, (MAIN, kind, *recipe), strict=True)) | {"lr": 1e-3, "alpha": 1.0, "seed": 0, "gap closed": 0.5}
+        for kind, recipe in (("A", DENSE), ("B", JUDGED_AT), ("D wanda", JUDGED_AT))
+    ]
+    return Results(pd.DataFrame(searched), table, {})
 
 
 FLAT = {kind: (lambda share: 0.5) for kind in "ABCDEF"}

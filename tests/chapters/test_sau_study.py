@@ -3,15 +3,15 @@
 import json
 import math
 from dataclasses import replace
-from statistics import harmonic_mean
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from palimpsest.chapters.sau import experiment, figures, smollm2, smollm2_measures, tables
+from palimpsest.chapters.sau import experiment, search, smollm2, smollm2_measures, tables
 from palimpsest.chapters.sau.arms import DENSE, Arm, crossed
+from palimpsest.chapters.sau.course import BISECTIONS, forget
 from palimpsest.chapters.sau.measures import BAR
 from palimpsest.chapters.sau.profiles import PAPER, PROFILES, STUDY, SmolLM2
 from palimpsest.chapters.sau.smollm2 import Cohort, below
@@ -27,6 +27,7 @@ NAMES = ("Abel Ito", "Bea Lund", "Cid Rao", "Dan Oke", "Eva Sol", "Fay Ruiz")
 FACTS = ("born in", "a writer of", "a teacher in", "a friend of")
 WHERE = {"retain": (0, 2), "forget10": (2, 4), "forget05": (4, 5), "forget01": (5, 6)}
 RECIPES = (("wanda", "0.3"), ("sparsegpt", "0.5"))
+VALUES = (1e-3, 1.0)
 TINY = SmolLM2(
     name="tiny",
     forget=("forget01_perturbed", 0, 4),
@@ -36,10 +37,11 @@ TINY = SmolLM2(
     holdout=("forget10_perturbed", 0, 8),
     training=Recipe(3, 5e-3, 4),
     arms=crossed(("NPO",), RECIPES, (("B",), ("C",), ("D", "wanda"))),
-    tuned_at=("wanda", "0.3"),
+    judged_at=("wanda", "0.3"),
     examined_at=(("wanda", "0.3"),),
-    pruned_after=("NPO",),
-    grid=(1e-3,),
+    starts={"NPO": (1e-2, 0.1)},
+    moves=0,
+    look_every=1,
     unlearn_epochs=2,
     unlearn_batch=2,
     seeds=(0,),
@@ -169,39 +171,38 @@ def test_layers_below_are_pruned_alike_and_the_zeros_of_the_others_outlive_recov
     assert (lower == 0).float().mean() == pytest.approx(0.5, abs=0.01)
     plain = cohort.load("published", "sparsegpt", "0.5")[0]
     put(cohort.moving(plain), artifact(smollm2.train, {"profile": "tiny", "seed": 0, "whose": "oracle"}))
-    cohort.prune(plain, "oracle", "sparsegpt", "0.5")
+    cohort.prune(plain, "sparsegpt", "0.5")
     moved = dict(plain.named_parameters())["whole.model.layers.3.mlp.up_proj.weight"]
     assert not torch.equal(moved, dict(model.named_parameters())["whole.model.layers.3.mlp.up_proj.weight"])
 
 
-def test_a_run_ends_at_the_bar_and_is_taken_between_two_epochs(cohort, monkeypatch):
-    """Retention is made to fall linearly with the distance from the start: 10 % in the first epoch."""
+def test_a_run_below_the_bar_is_taken_on_the_way_to_its_end(cohort, monkeypatch):
+    """Retention of one set is made to fall linearly with the distance from the start, 10 % by the end."""
     model, _ = cohort.load("target")
-    start = state(cohort.moving(model))
-    seen = []
+    start, seen, full = state(cohort.moving(model)), [], 1e9
 
     def retention(cohort, model, which):
         gone = math.sqrt(sum((p - start[n]).square().sum().item() for n, p in cohort.moving(model).items()))
         seen.append(gone)
-        fallen = 1 - 0.1 * gone / seen[0]
+        fallen = 1 - 0.1 * gone / full
         return {"retain": 0.5 * fallen, "real_authors": 0.4 * (2 - fallen)}  # what rises makes up for nothing
 
     monkeypatch.setattr(smollm2_measures, "retention", retention)
-    model, masks, found = experiment.forget(cohort, Arm("NPO", "A"), 1e-3)
+    forget(cohort, Arm("NPO", "A"), VALUES)
+    full = max(seen)
+    model, masks, found = forget(cohort, Arm("NPO", "A"), VALUES)
     assert masks is None
-    assert found["course"] == [1.0, pytest.approx(0.9)]  # no second epoch
-    assert found["epochs"] == pytest.approx(0.5, abs=2**-experiment.BISECTIONS)
+    assert found["course"][-1]["kept"] == pytest.approx(0.9, abs=1e-3)
+    assert found["taken"] == pytest.approx(0.5, abs=2**-BISECTIONS)
     assert retention(cohort, model, "validation")["retain"] / 0.5 == pytest.approx(
-        BAR, abs=0.1 * 2**-experiment.BISECTIONS + 1e-6
+        BAR, abs=0.1 * 2**-BISECTIONS + 1e-6
     )
-    monkeypatch.setattr(smollm2_measures, "retention", lambda *_: {"retain": 1.0})
-    assert experiment.forget(cohort, Arm("NPO", "A"), 1e-3)[2]["epochs"] == TINY.unlearn_epochs
 
 
 @pytest.mark.parametrize(("letter", "importance"), [("B", None), ("C", None), ("D", "wanda")])
 def test_sparse_arms_keep_their_zeros_and_move_the_last_layers_alone(cohort, letter, importance):
     start, _ = cohort.load("target", "wanda", "0.3")
-    model, masks, _ = experiment.forget(cohort, Arm("NPO", letter, "wanda", "0.3", importance), 1e-3)
+    model, masks, _ = forget(cohort, Arm("NPO", letter, "wanda", "0.3", importance), (1e-2, 0.1))
     assert masks.holds(model)
     before = dict(start.named_parameters())
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
@@ -210,19 +211,19 @@ def test_sparse_arms_keep_their_zeros_and_move_the_last_layers_alone(cohort, let
 
 
 def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_path):
-    monkeypatch.setattr(experiment.runs, "run_all", lambda f, jobs, show: [cached(f, job) for job in jobs])
+    for module in (experiment, search):
+        monkeypatch.setattr(module.runs, "run_all", lambda f, jobs, show: [cached(f, job) for job in jobs])
     monkeypatch.setattr(smollm2_measures, "MOST", 8)
     results = experiment.execute("tiny")
     table = results.rows
     kinds = table.groupby(["pruner", "sparsity"]).kind.agg(set)
     assert kinds[DENSE] == {"published", "target", "oracle", "A"}
     for recipe in RECIPES:
-        bare = {"A bare"} if recipe in TINY.recovery else set()
-        assert kinds[recipe] == {"target", "oracle", "A", "B", "C", "D wanda"} | bare
+        assert kinds[recipe] == {"target", "oracle", "oracle bare", "A bare", "A", "B", "C", "D wanda"}
     recovered = table[table.kind.isin(["A", "A bare"]) & table.pruner.eq("sparsegpt")].forget
     assert len(set(recovered)) == 2
     pruned = table[table["non-zero"].notna()]
-    assert len(pruned) == 2 * 4 + 1
+    assert len(pruned) == 2 * 5
     assert (pruned["non-zero"] == 0).all()
     assert table[table.kind == "oracle"]["gap closed"].tolist() == [1.0] * 3
     assert set(table[table.utility.notna()].sparsity) == {"0.3"}
@@ -233,7 +234,7 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     records.write("sau", "tiny", results.tuned, table)
     table = records.read("sau", "tiny")["rows"]
     arms = tables.arms(table, frozenset(TINY.recovery), resamples=99)
-    assert arms.pruning.tolist() == ["dense"] + 4 * ["wanda 0.3"] + 5 * ["sparsegpt 0.5, degraded"]
+    assert arms.pruning.tolist() == ["dense"] + 5 * ["wanda 0.3"] + 5 * ["sparsegpt 0.5, degraded"]
     one = table[table.pruner.eq("sparsegpt")].set_index("kind")["forget each"].map(np.mean)
     gap = one["target"] - one["oracle"]
     sparse = arms[arms.pruning.str.startswith("sparsegpt")].set_index("update")
@@ -245,12 +246,8 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     assert forgot["ahead of masked"].notna().sum() == arms.ahead.notna().sum() == 2 * 2
     value, low, high = arms.loc[0, [*tables.GAP]]
     assert forgot["gap closed, %"][0] == f"{value:z.1f} [{low:z.1f}, {high:z.1f}]"
-    assert cost["pruned weights not zero"].isna().tolist() == [True] + 9 * [False]
+    assert cost["pruned weights not zero"].isna().tolist() == [True] + 10 * [False]
     assert cost["pruned weights not zero"].dropna().eq("0").all()
-    figure = figures.recorded(arms)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
-        f"{recipe}: {update}" for recipe, update in zip(arms.pruning, arms["update"], strict=True)
-    ]
     assert tables.references(table).kind.tolist() == [
         "target",
         "oracle",
@@ -260,33 +257,24 @@ def test_the_slice_from_models_to_record_and_tables(cohort, monkeypatch, tmp_pat
     assert tables.scores(table).model.tolist() == [
         *("target", "oracle", "U→P", "P→U, all weights", "P→U, masked", "SAU")
     ]
-    nine = tables.utilities(table).set_index("score")
-    assert list(nine.index)[:3] == ["retain probability", "retain rouge", "retain truth"]
-    assert nine.columns.tolist() == ["target", "oracle", "U→P", "P→U, all weights", "P→U, masked", "SAU"]
-    for name, (utility,) in table[table.utility.notna()].groupby("kind")[["utility"]].mean().iterrows():
-        scores = nine[tables.MODELS[name]]
-        assert len(scores) == 9
-        assert utility == pytest.approx(0 if (scores == 0).any() else harmonic_mean(scores), rel=0.05, abs=1e-3)
-    assert len(tables.answers(table)) == 4
     here = table.pruner.eq("wanda")
     one, start = (table[here & table.kind.eq(kind)].retain.item() for kind in ("D wanda", "target"))
     alike = cost.pruning.eq("wanda 0.3") & cost.loss.eq("NPO") & cost["update"].eq("SAU")
     assert cost[alike]["retain kept, %"].item() == round(100 * one / start, 1)
 
 
-def test_every_arm_is_tuned_by_its_own_loss_and_update_at_one_recipe():
-    arm = Arm("SimNPO", "D", "sparsegpt", "0.5", "fisher")
-    assert PAPER.tuned_as(arm) == Arm("SimNPO", "D", "wanda", "0.3", "fisher")
-    assert STUDY.tuned_as(Arm("GradDiff", "A")) == Arm("GradDiff", "A")
+def test_an_unknown_profile_is_refused():
     with pytest.raises(ValueError, match="profile: got 'study-gpu'"):
         experiment.execute("study-gpu")
 
 
-def test_every_loss_meets_every_recipe():
-    arms = STUDY.arms
-    assert len(arms) == len(set(arms)) == 2 * (1 + 2 * 3)
-    assert {(a.loss, a.pruner, a.sparsity) for a in arms} == {
-        (loss, *where) for loss in ("NPO", "GradDiff") for where in (DENSE, ("wanda", "0.3"), ("sparsegpt", "0.5"))
+def test_every_loss_of_the_study_meets_every_recipe_and_every_update():
+    crossing = [arm for arm in STUDY.arms if arm.letter != "E"]
+    assert len(crossing) == len(set(crossing)) == 3 * (1 + 2 * 4)
+    assert {(a.loss, a.pruner, a.sparsity) for a in crossing} == {
+        (loss, *where)
+        for loss in ("NPO", "GradDiff", "SimNPO")
+        for where in (DENSE, ("wanda", "0.3"), ("sparsegpt", "0.5"))
     }
 
 

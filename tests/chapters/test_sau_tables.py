@@ -1,11 +1,14 @@
-"""The tables and the figure of SAU on a real model, from rows written by hand."""
+"""The tables of SAU, from rows written by hand."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from palimpsest.chapters.sau import figures, tables
-from palimpsest.chapters.sau.arms import DENSE
+from palimpsest.chapters.sau import tables
+from palimpsest.chapters.sau.arms import DENSE, KEYS
+from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN
 
 
 def test_runs_on_one_fact_stand_side_by_side():
@@ -20,9 +23,9 @@ def test_runs_on_one_fact_stand_side_by_side():
     one = {"before": model(0.9, "Me."), "pruned": model(0.8, "You."), "after": model(0.1, looped)}
     reports = {"one": one, "two": one | {"after": model(0.12345, "No.")}}
     table = tables.fact_answers(reports)
-    assert table.columns.tolist() == ["set", "question", "before", "one", "two"]
-    assert table.iloc[1].tolist() == ["held out", "Where?", "Here.", "Here.", "Here."]
-    assert table.iloc[0][["before", "two"]].tolist() == ["Me.", "No."]
+    assert table.columns.tolist() == ["set", "question", "before", "pruned only", "one", "two"]
+    assert table.iloc[1].tolist() == ["held out", "Where?", *["Here."] * 4]
+    assert table.iloc[0][["before", "pruned only", "two"]].tolist() == ["Me.", "You.", "No."]
     assert looped.startswith(table.one[0].removesuffix(" …"))
     assert 90 < len(table.one[0]) <= 110
     known = tables.fact_probabilities(reports)
@@ -45,19 +48,12 @@ def test_the_interval_of_a_gap_resamples_questions_and_holds_the_models_together
     assert value == pytest.approx(100 * (target - oracle)[20:].sum() / (target - oracle).sum())
 
 
-def test_an_arm_is_set_against_the_masked_one_of_its_own_loss_in_table_and_figure():
+def test_an_arm_is_set_against_the_masked_one_of_its_own_loss():
     """Probabilities that are alike for all questions: target 1, oracle 0."""
     left = {("none", "target"): 1.0, ("none", "oracle"): 0.0}
     left |= {("NPO", "D wanda"): 0.5, ("GradDiff", "D wanda"): 0.4, ("NPO", "C"): 0.6, ("GradDiff", "C"): 0.3}
-    same = {
-        "pruner": "wanda",
-        "sparsity": "0.3",
-        "seed": 0,
-        "forget_2": 0.5,
-        "epochs": 1.0,
-        "factor": None,
-        "non-zero": 0,
-    }
+    same = {"pruner": "wanda", "sparsity": "0.3", "seed": 0}
+    same |= {"forget_2": 0.5, "taken": 1.0, "factor": None, "non-zero": 0}
     kept = {f"{name} kept": 1.0 for name in ("retain", "real_authors", "world_facts")}
     table = pd.DataFrame(
         [
@@ -68,30 +64,63 @@ def test_an_arm_is_set_against_the_masked_one_of_its_own_loss_in_table_and_figur
     arms = tables.arms(table, resamples=9)
     assert arms["gap closed"].tolist() == pytest.approx([50, 40, 60, 70])
     assert arms.ahead.dropna().tolist() == pytest.approx([10, -10])
-    axis = figures.recorded(arms).axes[1]
-    for i, (loss, ahead) in enumerate((("NPO", 10), ("GradDiff", -10))):
-        points = axis.containers[i]
-        assert points.get_label() == loss
-        assert points.lines[0].get_xydata()[0] == pytest.approx((ahead, -0.3 * i))
 
 
-def test_the_table_of_step_sizes_marks_the_edges_of_the_grid():
-    found = [
-        {"loss": "NPO", "kind": kind, "pruner": pruner, "sparsity": sparsity, "lr": lr}
-        for kind, (pruner, sparsity), lr in (
-            ("A", DENSE, 1e-4),
-            ("C", ("wanda", "0.3"), 3e-4),
-            ("D wanda", ("wanda", "0.3"), 1e-3),
-        )
-    ]
-    table = tables.tuned(found, (3e-4, 1e-3, 1e-4))
-    assert table["update"].tolist() == ["all weights", "P→U, masked", "SAU"]
-    assert table["edge of the grid"].tolist() == ["lower", "no", "upper"]
+def test_facts_that_broke_are_named():
+    def model(capital, river):
+        return {
+            "answers": {"forget": {"What is the capital of Peru?": capital}, "held_out": {"Where is Rome?": river}}
+        }
+
+    before = model("The capital of Peru is Lima.", "In Italy.")
+    pruned = model("The Capital of Peru.", "Italy, of course.")
+    after = model("It is Quito.", "Rome is in Rome.")
+    questions = {"question": ["What is the capital of Peru?"], "answer": ["The capital of Peru is Lima."]}
+    other = {"question": ["Where is Rome?", "Not asked?"], "answer": ["Rome is in Italy.", "No."]}
+    known = {"forget": SimpleNamespace(**questions), "held_out": SimpleNamespace(**other)}
+    table = tables.facts_broken({"run": {"before": before, "pruned": pruned, "after": after}}, known)
+    found = table.set_index(["set", "model"])
+    assert found.right.tolist() == ["1 of 1", "0 of 1", "0 of 1", "1 of 1", "1 of 1", "0 of 1"]
+    assert found["lost since before"].tolist() == ["", "Lima", "Lima", "", "", "Italy"]
 
 
-def test_the_table_of_sizes_shows_what_is_shortened():
+def trials(**gaps) -> pd.DataFrame:
+    """Two places of each arm: the first closes what is given on two seeds, the second half of it."""
+    rows = []
+    for kind, (low, high) in gaps.items():
+        recipe = DENSE if kind == "A" else JUDGED_AT
+        for lr, share in ((1e-3, 1.0), (2e-3, 0.5)):
+            for seed, gap in enumerate((low, high)):
+                key = dict(zip(KEYS, (MAIN, kind.replace("_", " "), *recipe), strict=True))
+                rows.append(key | {"lr": lr, "alpha": 2.0, "seed": seed, "gap closed": share * gap})
+    return pd.DataFrame(rows)
+
+
+def test_the_table_of_the_search_tells_what_was_chosen_and_how_far_it_went():
+    table = tables.searched(trials(A=(0.8, 0.9), C=(0.5, 0.7)))
+    assert table["update"].tolist() == ["U→P", "P→U, masked"]
+    assert table["step size"].tolist() == ["0.001"] * 2
+    assert table["gap closed, %"].tolist() == ["85.0 ± 7.1", "60.0 ± 14.1"]
+    assert table.trials.tolist() == [2, 2]
+    found = tables.losses(trials(A=(0.8, 0.9), C=(0.5, 0.7), D_wanda=(0.6, 0.6)))
+    assert found.columns.tolist() == ["loss", "dense", "SAU"]
+    assert found.SAU.tolist() == ["60.0 % [60.0, 60.0]"]
+
+
+def test_a_dip_on_the_way_is_counted_and_what_was_forgotten_before_it():
+    def run(seed, dip, *forget):
+        course = [{"forget": p, "kept": 1.0} for p in forget]
+        return dict(zip(KEYS, (MAIN, "C", *JUDGED_AT), strict=True)) | {"seed": seed, "dip": dip, "course": course}
+
+    rows = pd.DataFrame([run(0, 2.0, 1.0, 0.75, 0.5), run(1, None, 1.0, 0.4), run(2, 1.0, 1.0, 0.2)])
+    table = tables.dips(rows.assign(**{"gap closed": 0.9})).iloc[0]
+    assert table[["runs", "below the bar on the way"]].tolist() == [3, 2]
+    assert table["forgotten before, % of the start"] == "12"  # a quarter, and nothing
+    assert table["gap closed where taken, %"] == "90"
+
+
+def test_the_table_of_sizes_sets_the_study_beside_the_paper():
     shown = tables.sizes("study").set_index("what")
-    assert shown.loc["layers that train and forget"].tolist() == ["all", "the last 4"]
-    assert shown.loc["questions that the target learns"].tolist() == ["3600", "120"]
-    assert shown.loc["losses"].tolist() == ["NPO, GradDiff, SimNPO", "NPO, GradDiff"]
-    assert shown.loc["updates", "study"] == "U→P; P→U, all weights; P→U, masked; SAU"
+    assert shown.loc["layers that train and forget"].tolist() == ["all", "all"]
+    assert shown.loc["questions to forget"].tolist() == ["400", "200"]
+    assert shown.loc["losses"].tolist() == ["GradDiff, NPO, SimNPO, RMU", "NPO, GradDiff, SimNPO"]

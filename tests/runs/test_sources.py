@@ -156,7 +156,7 @@ def is_triton(name: str) -> bool:
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        ("unlearning.language.optimiser", "SurvivorAdamW"),
+        ("unlearning.language.optimiser", "Survivors"),
         ("decoding.models", "Decoder"),
         ("nets.quantised", "Quantised"),
     ],

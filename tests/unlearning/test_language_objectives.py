@@ -38,6 +38,10 @@ def logsigmoid(x):
     return -torch.log1p(torch.exp(-x))
 
 
+def means(rows):
+    return [row.mean()[None] for row in rows]
+
+
 def npo(now, before, beta):
     gaps = torch.stack([-n.sum() + b.sum() for n, b in zip(now, before, strict=True)])
     return -2 / beta * logsigmoid(beta * gaps).mean()
@@ -58,6 +62,7 @@ FORMULAS = {
     GradAscent(): (lambda v: -token_mean(v["now"]), 1, 0),
     GradDiff(gamma=0.5, alpha=2.0): (lambda v: -token_mean(v["now"]), 0.5, 2),
     NPO(beta=0.3): (lambda v: npo(v["now"], v["before"], 0.3), 1, 1),
+    NPO(beta=0.8, per_token=True): (lambda v: npo(*(means(v[when]) for when in ("now", "before")), 0.8), 1, 1),
     SimNPO(delta=0.5): (lambda v: simnpo(v["now"], 4.5, 0.5), 0.125, 1),
     DPO(beta=0.2): (lambda v: dpo(v["now"], v["before"], v["now idk"], v["before idk"], 0.2), 1, 0),
     IdkDPO(alpha=0.7): (lambda v: dpo(v["now"], v["before"], v["now idk"], v["before idk"], 0.1), 1, 0.7),

@@ -163,6 +163,25 @@ def test_after_epoch_ends_the_run():
     assert seen == [1, 2]  # None is no answer
 
 
+def test_after_update_ends_the_run_within_an_epoch(tmp_path):
+    net, (forget, retain, _) = model(), data()
+    seen = []
+
+    def look(updates):
+        seen.append((updates, state(net)))
+        return updates < 3
+
+    where = {"checkpoint": tmp_path, **SETTINGS, "epochs": 5}
+    report = unlearn(net, forget, retain, NPO(), after_update=look, **where)
+    assert [updates for updates, _ in seen] == [1, 2, 3]
+    assert len(report.log) == 3
+    assert all(torch.equal(value, seen[-1][1][name]) for name, value in state(net).items())
+    again = model()
+    unlearn(again, forget, retain, NPO(), after_update=look, **where)  # finds that it had ended
+    assert len(seen) == 3
+    assert all(torch.equal(value, state(again)[name]) for name, value in state(net).items())
+
+
 @pytest.mark.parametrize("lora", [None, LoraSettings(2, 4)], ids=["all", "lora"])
 def test_a_run_can_go_back_to_the_epoch_before(lora, tmp_path):
     forget, retain, _ = data()

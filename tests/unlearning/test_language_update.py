@@ -103,8 +103,8 @@ def run(gradients, kept, importance, update, **changes):
     return adam.parameters["w"]
 
 
-def scaling(kind, c_max=1e6):
-    return Update(sparse(model()), scaling=kind, c_max=c_max)
+def scaling(kind, c_max=1e6, **changes):
+    return Update(sparse(model()), scaling=kind, c_max=c_max, **changes)
 
 
 def test_adam_undoes_a_redistribution_of_its_gradients_and_ours_comes_after():
@@ -114,7 +114,7 @@ def test_adam_undoes_a_redistribution_of_its_gradients_and_ours_comes_after():
     c = redistribution(grad, kept, importance, 1e6, EPS)
     plain = run(gradients, kept, importance, Update(sparse(model())))
     before = run([g * c for g in gradients], kept, importance, Update(sparse(model())))
-    after = run(gradients, kept, importance, scaling("redistribute"))
+    after = run(gradients, kept, importance, scaling("redistribute", lost="gradient"))
     # Adam's eps is 1e-8 beside roots of 1e-5 and more: it may show in the third digit of the smallest, not in c.
     assert torch.allclose(before, plain, rtol=0, atol=3 * 0.125 * 1e-2)
     assert (before - plain).norm() < 1e-3 * (plain - 1).norm()
@@ -122,6 +122,47 @@ def test_adam_undoes_a_redistribution_of_its_gradients_and_ours_comes_after():
     assert torch.allclose(moved, expected, rtol=1e-9, atol=0)
     assert (moved - (plain - 1)[kept]).norm() > 0.5 * (plain - 1).norm()
     assert torch.equal(after[~kept], torch.ones_like(after[~kept]))
+
+
+def adam_by_hand(gradients):
+    """Adam's direction after the last of these gradients, of every weight."""
+    mean = square = torch.zeros_like(gradients[0])
+    for g in gradients:
+        mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
+    steps = len(gradients)
+    return (mean / (1 - 0.9**steps)) / ((square / (1 - 0.999**steps)).sqrt() + 1e-8)
+
+
+def test_along_adams_direction_a_row_makes_the_progress_that_it_would_have_made_unpruned():
+    """Also in later steps, when the direction is no longer the gradient's sign: pruned weights have moments too."""
+    _, kept, importance = matrices()
+    gradients = [matrices(seed=seed)[0] * 1e-3 for seed in range(4)]
+    adam, before = optimiser(kept, importance, scaling("redistribute")), None
+    for g in gradients:
+        before = adam.parameters["w"].clone()
+        adam.step({"w": g.clone()}, 0.125)
+    moved = (before - adam.parameters["w"]) / 0.125
+    direction = adam_by_hand(gradients)
+    lost, held = ((direction * g * part).sum(1) for part in (~kept, kept))
+    makes_up = (lost > 0) & (held > 0) & ((direction * g * kept * importance).sum(1) > 0)
+    assert 1 < makes_up.sum() < len(makes_up)
+    # Each of the weights, of size 1, is rounded once, and the step is 8 times smaller.
+    progress, want = (moved * g).sum(1), torch.where(makes_up, lost + held, held)
+    assert torch.allclose(progress, want, rtol=1e-9, atol=8 * 1e-3 * 11 * torch.finfo(torch.float64).eps)
+    assert (adam.state[adam.parameters["w"]]["exp_avg"][~kept] != 0).all()
+
+
+def test_sgd_takes_the_gradient_redistributed_and_leaves_pruned_weights():
+    grad, kept, importance = matrices()
+    grad = grad / grad.norm()
+    c = redistribution(grad, kept, importance, 1e6, EPS)
+    for kind, factor in (("none", 1.0), ("redistribute", c)):
+        update = Update(sparse(model()), optimiser="sgd") if kind == "none" else scaling(kind, optimiser="sgd")
+        moved = 1 - run([grad], kept, importance, update, weight_decay=0.25)
+        clipped = (1 / ((grad * kept).norm() + 1e-6)).clamp(max=1)
+        want = torch.where(kept, 0.125 * (clipped * grad * factor + 0.25), 0)
+        assert torch.allclose(moved, want, rtol=1e-9, atol=1e-15)
+        assert (moved[~kept] == 0).all()
 
 
 def test_clipping_sees_the_masked_gradient_only():
@@ -186,9 +227,9 @@ def first_step(update, method=None, **changes):
 def test_the_first_update_of_each_arm():
     masks = sparse(model())
     none, _ = first_step(Update(masks))
-    spread, report = first_step(Update(masks, "redistribute", c_max=4.0))
-    boost, boosted = first_step(Update(masks, "boost", c_max=4.0))
-    sau, _ = first_step(Update(masks, c_max=4.0), SAU())
+    spread, report = first_step(Update(masks, "redistribute", lost="gradient", c_max=4.0))
+    boost, boosted = first_step(Update(masks, "boost", lost="gradient", c_max=4.0))
+    sau, _ = first_step(Update(masks, lost="gradient", c_max=4.0), SAU())
     problem = task(model(), masks)
     NPO().begin(problem)
     problem.batch_size = 8
@@ -397,6 +438,9 @@ def test_masks_of_layers_that_do_not_move_are_kept_as_well():
         (lambda: Update(scaling="other"), "scaling: got 'other', want one of"),
         (lambda: Update(importance="other"), "importance: got 'other'"),
         (lambda: Update(trainable="other"), "trainable: got 'other'"),
+        (lambda: Update(lost="other"), "lost: got 'other'"),
+        (lambda: Update(optimiser="other"), "optimiser: got 'other'"),
+        (lambda: Update(sparse(model()), "boost", optimiser="sgd"), "optimiser: got 'sgd' for scaling 'boost'"),
         (lambda: Update(scaling="redistribute"), "masks: got None, want those of the pruned model"),
         *((lambda v=v: Update(c_max=v), "c_max: got ") for v in (1, 0.5, math.nan, "2")),
         *((lambda v=v: Update(eps=v), "eps: got ") for v in (0, -1.0, math.nan)),

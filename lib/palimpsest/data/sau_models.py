@@ -65,4 +65,4 @@ def _unpacked(bits: Tensor, shape: torch.Size) -> Tensor:
 
 def search() -> pd.DataFrame:
     """The trials of the search, a row each (`chapters.sau.search.trials`). ValueError for a file that is altered."""
-    return pd.read_csv(manifest.verify(SEARCH), dtype={"sparsity": str}, float_precision="round_trip")
+    return pd.read_csv(manifest.verify(SEARCH), dtype={"sparsity": str})

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from palimpsest.chapters.sau.arms import DENSE, IMPORTANCES, KEYS, kind_of
+from palimpsest.chapters.sau.arms import DENSE, IMPORTANCES, kind_of
 from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import BAR
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, SPARSITIES, Small
-from palimpsest.chapters.sau.search import means
+from palimpsest.chapters.sau.search import alike, means
 from palimpsest.chapters.shared.judging import level, show, strongest
 from palimpsest.ledger import Judgement, judge, settle
 from palimpsest.metrics.statistics import counted, estimate, paired
@@ -58,8 +58,8 @@ def leading(results: Results, kind: str) -> str:
     """The loss that did best for a kind of arm while values were searched for; of arm A before it is pruned."""
     found = means(results.search).reset_index()
     recipe = DENSE if kind == "A" else JUDGED_AT
-    alike = found[(found[list(KEYS[1:])] == (kind, *recipe)).all(axis=1)]
-    return alike.loss[alike["gap closed"].idxmax()]
+    part = alike(found, kind=kind, pruner=recipe[0], sparsity=recipe[1])
+    return part.loss[part["gap closed"].idxmax()]
 
 
 def degrades(results: Results) -> Judgement:

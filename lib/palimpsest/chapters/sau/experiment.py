@@ -18,7 +18,7 @@ from palimpsest.chapters.sau.course import forget
 from palimpsest.chapters.sau.measures import compared
 from palimpsest.chapters.sau.probes import train_again
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PROFILES, Setting, Values
-from palimpsest.chapters.sau.search import chosen, elected, trial, trials
+from palimpsest.chapters.sau.search import alike, chosen, elected, trial, trials
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.data import sau_models
 from palimpsest.pruning import Masks
@@ -177,8 +177,7 @@ def beside(found: pd.DataFrame, jobs: list[dict], gaps: list[float]) -> pd.DataF
     for job, gap in zip(jobs, gaps, strict=True):
         arm, (lr, alpha) = Arm(**job["fields"]), job["values"]
         where = dict(zip(KEYS, arm.key, strict=True)) | {"lr": lr, "alpha": alpha, "seed": job["seed"]}
-        same = found[(found[list(where)] == pd.Series(where)).all(axis=1)]
-        rows.append(where | {"shipped": same["gap closed"].item(), "here": gap})
+        rows.append(where | {"shipped": alike(found, **where)["gap closed"].item(), "here": gap})
     return pd.DataFrame(rows)
 
 

@@ -6,12 +6,12 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 
-from palimpsest.chapters.sau.arms import DENSE, KEYS
+from palimpsest.chapters.sau.arms import DENSE
 from palimpsest.chapters.sau.claims import NAMES, dense, gap, resurfaced
 from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import BAR
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, SPARSITIES
-from palimpsest.chapters.sau.search import chosen
+from palimpsest.chapters.sau.search import alike, chosen
 from palimpsest.figures import COLOURS
 from palimpsest.metrics.statistics import Estimate, estimate
 
@@ -110,8 +110,8 @@ def search(results: Results) -> Figure:
     values = chosen(results.search)
     for axis, (kind, recipe) in zip(axes.flat, kinds.items(), strict=True):
         lr, alpha = values[MAIN, kind, *recipe]
-        alike = (results.search[[*KEYS, "alpha"]] == (MAIN, kind, *recipe, alpha)).all(axis=1)
-        part = results.search[alike]
+        pruner, sparsity = recipe
+        part = alike(results.search, loss=MAIN, kind=kind, pruner=pruner, sparsity=sparsity, alpha=alpha)
         by = part.pivot_table("gap closed", "lr", "seed") * 100
         colour = COLOUR.get(kind, COLOURS[5])
         axis.plot(by.index, by.to_numpy(), "o", color=colour, markersize=3, alpha=0.5)

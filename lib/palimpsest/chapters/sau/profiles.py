@@ -124,7 +124,7 @@ SMOKE = Small(
     rivals=(Arm("RMU", "A"),),
     asides=(Arm(MAIN, "D", *JUDGED_AT, "wanda", lost="gradient"),),
     seeds=(0, 1),
-    tuning_seeds=(1000,),
+    tuning_seeds=(1000, 1001),
     training=Recipe(2, 3e-3),
     recovery={JUDGED_AT: (1, 3e-3)},
     starts=STARTS,

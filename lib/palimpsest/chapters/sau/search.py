@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 
 from palimpsest import runs
@@ -90,6 +91,11 @@ def chosen(found: pd.DataFrame) -> dict[tuple[str, ...], Values]:
 def _best(means: pd.Series) -> Values:
     lr, alpha = means.idxmax()[-2:]
     return float(lr), float(alpha)
+
+
+def alike(found: pd.DataFrame, **columns: str | float) -> pd.DataFrame:
+    """The trials of which these columns have these values."""
+    return found[np.logical_and.reduce([found[name] == value for name, value in columns.items()])]
 
 
 def means(found: pd.DataFrame) -> pd.Series:

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
-from palimpsest.chapters.sau.arms import DENSE, KEYS, PRUNED_FIRST, kind_of
+from palimpsest.chapters.sau.arms import DENSE, PRUNED_FIRST, kind_of
 from palimpsest.chapters.sau.claims import NAMES
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PAPER, PROFILES, Rows, SmolLM2
-from palimpsest.chapters.sau.search import chosen
+from palimpsest.chapters.sau.search import alike, chosen
 from palimpsest.chapters.shared.judging import level, show
 from palimpsest.data.questions import Questions
 from palimpsest.metrics.statistics import estimate, paired
@@ -63,7 +63,7 @@ def _sizes(s: SmolLM2) -> dict[str, str]:
         "recovery": ", ".join(recovered) or "none",
         "calibration tokens": str(s.calibration[0] * s.calibration[1]),
         "losses": ", ".join(dict.fromkeys(arm.loss for arm in s.arms)),
-        "updates": "; ".join(NAMES[kind] for kind in dict.fromkeys(arm.kind for arm in s.arms)),
+        "updates": "; ".join(UPDATES[kind] for kind in dict.fromkeys(arm.kind for arm in s.arms)),
         "moves of the search, at most": str(s.moves),
         "epochs of unlearning, at most": str(s.unlearn_epochs),
         "questions in a batch": str(s.unlearn_batch),
@@ -76,9 +76,9 @@ def searched(found: pd.DataFrame) -> pd.DataFrame:
     """Of the trials of a search: the values chosen for each arm, what they reached, and how many places it tried."""
     rows = []
     for key, (lr, alpha) in chosen(found).items():
-        part = found[(found[[*KEYS]] == key).all(axis=1)]
-        best = 100 * part[part.lr.eq(lr) & part.alpha.eq(alpha)]["gap closed"]
         loss, kind, pruner, sparsity = key
+        part = alike(found, loss=loss, kind=kind, pruner=pruner, sparsity=sparsity)
+        best = 100 * alike(part, lr=lr, alpha=alpha)["gap closed"]
         rows.append(
             {
                 "loss": loss,
@@ -102,8 +102,8 @@ def losses(found: pd.DataFrame) -> pd.DataFrame:
         if kind not in ("A", "B", "D wanda") or (pruner, sparsity) not in (DENSE, JUDGED_AT):
             continue
         lr, alpha = best[loss, kind, pruner, sparsity]
-        values = (loss, kind, pruner, sparsity, lr, alpha)
-        part = found[(found[[*KEYS, "lr", "alpha"]] == values).all(axis=1)]["gap closed"]
+        where = {"loss": loss, "kind": kind, "pruner": pruner, "sparsity": sparsity, "lr": lr, "alpha": alpha}
+        part = alike(found, **where)["gap closed"]
         column = "dense" if kind == "A" else UPDATES[kind]
         rows.setdefault(loss, {"loss": loss})[column] = level(estimate(100 * part))
     return pd.DataFrame(rows.values())

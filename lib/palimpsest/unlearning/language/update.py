@@ -97,7 +97,9 @@ def lost_progress(grad: Tensor, direction: Tensor, kept: Tensor, importance: Ten
     0 where either sum is not positive, as only a direction other than g can have it: a row that would have gone
     uphill has lost nothing, and one whose survivors go uphill makes up for nothing by going farther."""
     progress = grad * direction
-    lost, held = (progress * ~kept).sum(1), torch.linalg.vecdot(progress * kept, importance)
+    # Filled, not multiplied: what overflows beside the mask would make 0 · ∞ of it.
+    lost = progress.masked_fill(kept, 0).sum(1)
+    held = torch.linalg.vecdot(progress.masked_fill(~kept, 0), importance)
     # λ may overflow where the survivors' gradients vanish; infinity times an importance of 0 would be NaN.
     lam = (lost / (held + eps)).clamp(min=0, max=torch.finfo(grad.dtype).max)
     return torch.where(held < 0, 0, lam)
