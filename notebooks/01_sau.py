@@ -503,8 +503,9 @@ if record:
 #   a language: this model, pruned so, gave its held-out answers less probability than pruned on text.
 # - `--alpha` weighs the retain loss. NPO adds up an answer's tokens where the retain loss takes their mean, so that with a weight
 #   of 1 a short retain file is outvoted, and *The capital of … is* goes with *Paris*.
-# - `--keep`: the run ends before the retain answers fall below 95 % of what pruning left of them. A step size at which the first
-#   epoch costs more is halved, or refused if you named it with `--lr`.
+# - `--keep`: the model handed over is that of the epoch after which the forget answers were least likely, among those that kept
+#   95 % of what pruning left of the retain answers. Where no epoch did, the run begins again at half the step size, or is
+#   refused if you named it with `--lr`.
 #
 # The reports of this command, and of the same with `--alpha 10`, as recorded:
 

@@ -83,21 +83,21 @@ def test_objectives_over_whole_distributions_run_too(folder, files, tmp_path, me
     assert report["pruned weights all zero"]
 
 
-def test_a_run_ends_while_the_retain_answers_are_kept(folder, files, tmp_path):
+def test_the_epoch_that_forgot_most_and_kept_enough_is_taken(folder, files, tmp_path):
     out = tmp_path / "out"
     done = call(folder, files, out, "--lr", "5e-4", "--epochs", "60", "--keep", "0.7")
     assert done.exit_code == 0, done.output
     report = json.loads((out / drop_in.REPORT).read_text())
     assert 0 < report["epochs"] < 60
-    assert f"ended after {report['epochs']} of 60 epochs" in done.output
+    assert f"taken after {report['epochs']} of 60 epochs" in done.output
     assert report["after"]["retain"] >= 0.7 * report["pruned"]["retain"]
     assert report["after"]["forget"] < report["pruned"]["forget"]
 
 
 def test_a_step_size_that_takes_too_much_at_once_is_refused(folder, files, tmp_path):
-    done = call(folder, files, tmp_path / "out", "--lr", "0.1")
+    done = call(folder, files, tmp_path / "out", "--lr", "0.1", "--epochs", "2")
     assert done.exit_code == 1
-    assert "lr: got 0.1, at which the first epoch leaves less than 95%" in done.output
+    assert "lr: got 0.1, at which every epoch leaves less than 95%" in done.output
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.partial").exists()
 
@@ -234,7 +234,7 @@ def test_without_a_step_size_one_is_found_that_keeps_enough(folder, files, tmp_p
     assert report["after"]["forget"] < report["pruned"]["forget"]
     assert not (tmp_path / "out.partial").exists()
     twice = call(folder, files, tmp_path / "twice", "--epochs", "2", "--lr", str(2 * report["lr"]))
-    assert "the first epoch leaves less than 95%" in twice.output
+    assert "every epoch leaves less than 95%" in twice.output
 
 
 def test_a_folder_in_half_precision_and_shards_comes_back_in_it(folder, files, tmp_path):
@@ -350,7 +350,7 @@ def test_the_estimate_counts_the_pruner_and_only_what_moves(folder, files, tmp_p
     assert whole["updates"] == 10
     assert top["gigabytes"] < whole["gigabytes"]
     # 64 rows of 128 tokens twice, against eight questions an update.
-    assert estimated(epochs=5)["minutes"] > 2 * estimated(epochs=5, pruner="magnitude")["minutes"]
+    assert estimated(epochs=5)["minutes"] > 1.5 * estimated(epochs=5, pruner="magnitude")["minutes"]
     assert estimated(keep=0)["minutes"] < whole["minutes"]
     assert top["minutes"] == whole["minutes"]
 

@@ -183,18 +183,37 @@ def test_after_update_ends_the_run_within_an_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(2, 4)], ids=["all", "lora"])
-def test_a_run_can_go_back_to_the_epoch_before(lora, tmp_path):
+@pytest.mark.parametrize(("values", "best"), [((None, 0.5, 0.2, None, 0.3), 3), ((0.5, 0.5, None, None, 0.9), 1)])
+def test_a_run_is_taken_where_it_was_best(lora, values, best, tmp_path):
+    """The model is what it is when a run of the same schedule is stopped there; a resumed run remembers."""
     forget, retain, _ = data()
-    ends = []
-    for stop, how in ((2, {}), (3, {"back": True}), (3, {"back": True})):  # the third finds the second's checkpoint
-        net = model()
-        report = unlearn(
-            net, forget, retain, NPO(), lora=lora, after_epoch=lambda epoch, stop=stop: epoch < stop,
-            checkpoint=tmp_path / str(stop), **how, **{**SETTINGS, "epochs": 5},
-        )  # fmt: skip
-        assert report.epochs == 2
-        ends.append(state(net))
-    assert all(torch.equal(value, end[name]) for end in ends[1:] for name, value in ends[0].items())
+    sizes = {**SETTINGS, "epochs": 5, "lora": lora}
+    ended = model()
+    unlearn(ended, forget, retain, NPO(), after_epoch=lambda epoch: epoch < best, **sizes)
+    net = model()
+    report = unlearn(net, forget, retain, NPO(), choose=lambda epoch: values[epoch - 1], **sizes)
+    assert report.epochs == best
+    assert all(torch.equal(value, state(net)[name]) for name, value in state(ended).items())
+
+    def stopped(epoch):
+        if epoch == 4:
+            raise KeyboardInterrupt
+        return values[epoch - 1]
+
+    net = model()
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(net, forget, retain, NPO(), choose=stopped, checkpoint=tmp_path, **sizes)
+    net = model()
+    report = unlearn(net, forget, retain, NPO(), choose=lambda epoch: values[epoch - 1], checkpoint=tmp_path, **sizes)
+    assert report.epochs == best
+    assert all(torch.equal(value, state(net)[name]) for name, value in state(ended).items())
+
+
+def test_a_run_of_which_no_epoch_may_be_taken_leaves_the_model_as_it_was():
+    net, (forget, retain, _) = model(), data()
+    start = state(net)
+    assert unlearn(net, forget, retain, NPO(), choose=lambda epoch: None, **SETTINGS).epochs == 0
+    assert all(torch.equal(value, start[name]) for name, value in state(net).items())
 
 
 @pytest.mark.parametrize("name", ["NPO", "task vector"])

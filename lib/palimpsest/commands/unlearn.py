@@ -30,9 +30,9 @@ def unlearn(
     alpha: Annotated[
         float | None, typer.Option(help="Weight of the retain loss; else the method's own, 1 for most.")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the forget set, at most.")] = 10,
+    epochs: Annotated[int, typer.Option(help="Passes over the forget set.")] = 10,
     keep: Annotated[
-        float, typer.Option(help="End before the retain answers' probability falls below this share; 0: never.")
+        float, typer.Option(help="Take the best epoch that keeps this share of the retain answers; 0: the last.")
     ] = 0.95,
     batch_size: Annotated[int, typer.Option(help="Forget and retain sequences in an update, each.")] = 8,
     max_length: Annotated[int, typer.Option(help="Longest question with answer, in tokens.")] = 512,
@@ -93,12 +93,10 @@ def unlearn(
                 f"  {question}\n    before: {report['before']['answers'][name][question]}\n    after:  {answer}"
             )
     if lr is None and report["lr"] < LR:
-        typer.echo(
-            f"lr: {report['lr']:.2g}, because a first epoch at {2 * report['lr']:.2g} took too much from retain"
-        )
+        typer.echo(f"lr: {report['lr']:.2g}, because every epoch at {2 * report['lr']:.2g} took too much from retain")
     if report["epochs"] < epochs:
         typer.echo(
-            f"ended after {report['epochs']} of {epochs} epochs: one more would not have kept {keep:.0%} of retain"
+            f"taken after {report['epochs']} of {epochs} epochs: least of forget with {keep:.0%} of retain kept"
         )
     if report["sparsity"] is not None:
         zero = "all still zero" if report["pruned weights all zero"] else "as they were, not all zero"

@@ -28,7 +28,7 @@ PASSES = {"magnitude": 0, "random": 0, "wanda": 2, "sparsegpt": 4}
 
 def estimate(loaded: Loaded) -> dict[str, float]:
     """Before the run: {"updates", "gigabytes", "minutes"}, the last from one measured pass forward and
-    backward, without the epochs that a halved step size costs.
+    backward, without the runs that a halved step size costs.
 
     Memory is that of the weights, of gradient, two moments and two copies of what moves, and three times the
     activations' share of a batch; a run that needs more than the machine has available raises ValueError.
@@ -50,10 +50,10 @@ def estimate(loaded: Loaded) -> dict[str, float]:
     seconds = time.perf_counter() - began
     updates = request.epochs * -(-len(forget) // request.batch_size)
     # Tokens that are passed forward only, a third of the measured work: the pruner's, three looks at all sets, and
-    # one at retain after each epoch.
+    # one at retain and forget after each epoch.
     forward = 0 if loaded.calibration is None else PASSES[request.pruner or PRUNER] * loaded.calibration.numel()
     forward += 3 * sum(loaded.encode(name).ids.numel() for name in loaded.sets)
-    forward += request.epochs * retain.ids[:WATCHED].numel() if request.keep else 0
+    forward += request.epochs * (retain.ids[:WATCHED].numel() + forget.ids.numel()) if request.keep else 0
     # An update passes a forget and a retain batch, and steps.
     passes = 2.5 * updates + forward / (3 * rows.ids.numel())
     return {"updates": updates, "gigabytes": needed, "minutes": passes * seconds / 60}
@@ -73,9 +73,10 @@ def available() -> float:
 def run(loaded: Loaded) -> dict:
     """Prune where asked, unlearn, write `out`, whole or not at all; returns the report that lies there as well.
 
-    A checkpoint is kept beside `out` after each epoch (`<out>.partial`), so that an interrupted run goes on. Where
-    the first epoch takes more from the retain answers than `keep` allows, the run begins again at half the step size,
-    `HALVINGS` times at most; raises ValueError then, and at once where the request names the step size.
+    The model is that of the epoch after which the forget answers were least likely, among those that kept what
+    `keep` asks for. A checkpoint is kept beside `out` after each epoch (`<out>.partial`), so that an interrupted run
+    goes on. Where no epoch kept enough, the run begins again at half the step size, `HALVINGS` times at most; raises
+    ValueError then, and at once where the request names the step size.
     """
     request, model, masks = loaded.request, loaded.model, loaded.masks
     before = measured(loaded)
@@ -92,6 +93,11 @@ def run(loaded: Loaded) -> dict:
     retain = loaded.encode("retain")
     watched = retain.subset(torch.arange(min(len(retain), WATCHED)))
     least = request.keep * probability(model, watched)
+
+    def left(_: int) -> float | None:
+        """The forget answers' probability, where enough is kept."""
+        return None if probability(model, watched) < least else probability(model, loaded.updated())
+
     for lr in [LR / 2**halvings for halvings in range(HALVINGS + 1)] if request.lr is None else [request.lr]:
         done = unlearn(
             model,
@@ -104,8 +110,7 @@ def run(loaded: Loaded) -> dict:
             batch_size=request.batch_size,
             seed=request.seed,
             lora=None if request.lora is None else LoraSettings(request.lora),
-            after_epoch=(lambda _: probability(model, watched) >= least) if request.keep else None,
-            back=request.keep > 0,
+            choose=left if request.keep else None,
             checkpoint=partial / f"{lr:.3g}",
             show="unlearning",
         )
@@ -115,8 +120,8 @@ def run(loaded: Loaded) -> dict:
     else:
         shutil.rmtree(partial)
         raise ValueError(
-            f"lr: got {lr:.3g}, at which the first epoch leaves less than {request.keep:.0%} of the retain "
-            "answers' probability; want a smaller lr, a larger alpha, or a smaller keep"
+            f"lr: got {lr:.3g}, at which every epoch leaves less than {request.keep:.0%} of the retain answers' "
+            "probability; want a smaller lr, a larger alpha, or a smaller keep"
         )
     with torch.no_grad():
         for parameter in model.parameters():  # what is measured is what is written

@@ -44,9 +44,9 @@ class Request:
     taken as pruned by these, and `sparsity`, `pruner` and `calibration` must be None then. `pruner` None is Wanda.
     `calibration`: running text that the pruner sees, as `data.text.documents` reads it; None gives it the retain
     questions with their answers.
-    `alpha`: the weight of the retain loss; None takes the method's own. `keep`: the run ends before the retain
-    answers' mean probability falls below this share of what pruning left of it; with 0 it never does. `lr` None is
-    `LR`, halved as often as the first epoch would take too much for `keep`. `top` moves the last layers only; `lora`
+    `alpha`: the weight of the retain loss; None takes the method's own. `keep`: the model handed over has at
+    least this share of the retain answers' mean probability that pruning left; with 0 the last epoch's is. `lr` None
+    is `LR`, halved as often as no epoch keeps enough. `top` moves the last layers only; `lora`
     trains adapters of that rank.
     """
 

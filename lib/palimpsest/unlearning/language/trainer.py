@@ -29,9 +29,9 @@ from palimpsest.unlearning.language.update import DENSE, Update, movable
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did: `log`, a row per update; `epochs`, after how many the model is taken; positions of sequences
-    passed forward and backward, those of reference passes and importances included; wall time in `seconds`, without
-    what `after_epoch` and `after_update` took."""
+    """What a run did: `log`, a row per update; `epochs`, after how many of them the model is taken; positions of
+    sequences passed forward and backward, those of reference passes and importances included; wall time in `seconds`,
+    without what it took to look at the model."""
 
     log: list[dict]
     epochs: int
@@ -57,7 +57,7 @@ def unlearn(
     lora: LoraSettings | None = None,
     after_epoch: Callable[[int], bool | None] | None = None,
     after_update: Callable[[int], bool | None] | None = None,
-    back: bool = False,
+    choose: Callable[[int], float | None] | None = None,
     checkpoint: Path | None = None,
     show: str | None = None,
 ) -> Report:
@@ -76,7 +76,9 @@ def unlearn(
             for None. It is not called again for epochs before a resumption.
         after_update: the same after each update, called with the number of updates done; it is called again for
             updates of an epoch that a resumption repeats.
-        back: a run that `after_epoch` ends goes back to where that epoch began.
+        choose: called as `after_epoch` is, and says how good the model is: it is handed over as it was when the least
+            number came; None is for one that must not be. Where no epoch gave a number, the model is as it was given,
+            and the report's `epochs` is 0.
         checkpoint: a folder; written after each epoch. A run that was stopped goes on when called again with the
             model as it was at its start, and ends with the same bits. The folder of another run raises ValueError.
         show: label of a progress bar; silent without.
@@ -109,12 +111,13 @@ def unlearn(
             optimiser.steps = run.done * task.steps
             task.log, task.tokens_forward, task.tokens_backward = run.values["task"]
         rising, total = round(warmup_epochs * task.steps), epochs * task.steps
+        least = run.values.get("least")
+        if choose is not None and not run.done:
+            run.extra = {name: p.detach().clone() for name, p in parameters.items()}
 
-        def ended(look: Callable[[int], bool | None] | None, done: int) -> bool:
-            """Whether `look` ends the run, when shown the model as the method would leave it now."""
+        def shown(look: Callable[[int], float | bool | None], done: int) -> float | bool | None:
+            """What `look` says of the model as the method would leave it now."""
             nonlocal outside
-            if look is None:
-                return False
             require_finite(parameters.values())  # nobody must be shown a model that is lost
             began = time.perf_counter()
             trained = {name: p.detach().clone() for name, p in parameters.items()}
@@ -122,11 +125,14 @@ def unlearn(
             answer = look(done)
             _restore(parameters, trained)
             outside += time.perf_counter() - began
+            return answer
+
+        def ended(look: Callable[[int], bool | None] | None, done: int) -> bool:
+            answer = None if look is None else shown(look, done)
             return answer is not None and not answer
 
         def epoch(number: int) -> Iterator[None]:
-            nonlocal taken, stopped
-            start = {name: p.detach().clone() for name, p in parameters.items()} if back else {}
+            nonlocal taken, stopped, least
             for forget_batch, retain_batch in task.batches(number):
                 yield
                 rate = lr * schedule(optimiser.steps, total, rising)
@@ -143,15 +149,18 @@ def unlearn(
                     break
             # Asked before the state is saved, because the answer is part of it.
             stopped = ended(after_epoch, number + 1) or stopped
-            taken = number + 1
-            if stopped and back:
-                taken = number
-                _restore(parameters, start)
+            value = None if choose is None else shown(choose, number + 1)
+            if choose is None:
+                taken = number + 1
+            elif value is not None and (least is None or value < least):
+                taken, least = number + 1, value
+                run.extra = {name: p.detach().clone() for name, p in parameters.items()}
             run.values = {
                 "task": [task.log, task.tokens_forward, task.tokens_backward],
                 "seconds": time.perf_counter() - began - outside,
                 "stopped": stopped,
                 "taken": taken,
+                "least": least,
             }
 
         run.train(
@@ -164,6 +173,8 @@ def unlearn(
             after=lambda _: stopped,
             show=show,
         )
+        if choose is not None:
+            _restore(parameters, run.extra)
         method.finish(task)
     if _pruned_bits(model, update.masks) != pruned:
         raise RuntimeError("a pruned weight changed: the masks were not kept")
