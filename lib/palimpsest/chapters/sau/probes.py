@@ -19,7 +19,7 @@ from palimpsest.unlearning.language.optimiser import BETAS, EPS
 from palimpsest.unlearning.language.task import Task
 from palimpsest.unlearning.language.update import Update, lost_progress, scales
 
-STEP = 1e-3
+STEP = 4e-3
 """The step size at which `steps` measures what a step does."""
 BATCHES = 3
 """Of the forget set, whose gradients make up Adam's moments."""
