@@ -342,7 +342,7 @@ pruned = [
     {"profile": profile, "seed": s, "pruner": pruner, "sparsity": share}
     for pruner, share in results.pruned
     if ":" not in share
-    for s in setting.seeds
+    for s in setting.seeds[: setting.aside_seeds]
 ]
 lost = pd.DataFrame(
     chain.from_iterable(

@@ -318,9 +318,10 @@ def test_an_importance_is_of_sau_alone(fields):
 SEEDS = (0, 1, 2)
 
 
-def results(gaps: dict, **more) -> Results:
+def results(gaps: dict, *, searched_apart: str | None = None, **more) -> Results:
     """Runs in which the arm `kind` at `sparsity` closes `gaps[kind](sparsity)` of the gap in every seed, with
-    a little noise, the same for all arms of a seed."""
+    a little noise, the same for all arms of a seed; the search saw the same, but for `searched_apart`, which closed a
+    tenth more there."""
     noise = dict(zip(SEEDS, (-0.01, 0.0, 0.01), strict=True))
     shares = {"0.5": 0.5, "0.7": 0.7, "2:4": 0.5}
     rows = []
@@ -348,11 +349,10 @@ def results(gaps: dict, **more) -> Results:
     table = pd.DataFrame(rows)
     for column, values in more.items():
         table[column] = values(table)
-    searched = [
-        dict(zip(KEYS, (MAIN, kind, *recipe), strict=True)) | {"lr": 1e-3, "alpha": 1.0, "seed": 0, "gap closed": 0.5}
-        for kind, recipe in (("A", DENSE), ("B", JUDGED_AT), ("D wanda", JUDGED_AT))
-    ]
-    return Results(pd.DataFrame(searched), table, {})
+    searched = table[table.loss.eq(MAIN)].assign(lr=1e-3, alpha=1.0)
+    if searched_apart is not None:
+        searched.loc[searched.kind.eq(searched_apart), "gap closed"] += 0.1
+    return Results(searched, table, {})
 
 
 FLAT = {kind: (lambda share: 0.5) for kind in "ABCDEF"}
@@ -384,6 +384,29 @@ FALLING = {kind: (lambda share: 0.5 - 0.5 * share) for kind in "ABCDEF"}
 def test_a_rule_says_what_its_claim_needs(gaps, claim, verdict):
     judged = getattr(claims, claim.removeprefix("sau-"))(results(gaps))
     assert (judged.id, judged.verdict) == (claim, verdict)
+
+
+@pytest.mark.parametrize(
+    ("claim", "arm", "alone"), [("best", "D wanda", "no effect"), ("redistribution", "D wanda", "no effect")]
+)
+def test_a_verdict_that_the_search_speaks_against_is_none(claim, arm, alone):
+    """Equal arms in the replications, of which one is better on the seeds of the search."""
+    flat = {**FLAT, "dense": 0.5}
+    assert getattr(claims, claim)(results(flat)).verdict == alone
+    judged = getattr(claims, claim)(results(flat, searched_apart=arm))
+    assert judged.verdict == "inconclusive"
+    assert f"The rule gives '{alone}'" in judged.why
+
+
+def test_held_out_seeds_are_measured_at_what_the_others_choose():
+    gaps = {(1e-3, 1.0): (0.9, 0.1, 0.1), (2e-3, 1.0): (0.2, 0.5, 0.6)}
+    rows = [
+        Arm("NPO", "A").row | {"lr": lr, "alpha": alpha, "seed": seed, "gap closed": gap}
+        for (lr, alpha), each in gaps.items()
+        for seed, gap in enumerate(each)
+    ]
+    found = search.held_out(pd.DataFrame(rows), *Arm("NPO", "A").key)
+    assert found.tolist() == [0.2, 0.1, 0.1]  # the second and third seeds see what the first would have chosen
 
 
 def test_one_pruned_weight_that_moved_refutes_sparsity():

@@ -1,5 +1,8 @@
 """The six claims of SAU, judged: each function measures the quantities that `data/claims/sau.yaml` names."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -7,10 +10,10 @@ from palimpsest.chapters.sau.arms import DENSE, IMPORTANCES, kind_of
 from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import BAR
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, SPARSITIES, Small
-from palimpsest.chapters.sau.search import alike, means
+from palimpsest.chapters.sau.search import alike, held_out, means
 from palimpsest.chapters.shared.judging import level, show, strongest
 from palimpsest.ledger import Judgement, judge, settle
-from palimpsest.metrics.statistics import counted, estimate, paired
+from palimpsest.metrics.statistics import Estimate, counted, estimate, paired
 
 NAMES = {"A": "U→P", "B": "P→U, all weights", "C": "P→U, masked", "D wanda": "SAU", "F": "masked, longer steps"}
 NAMES |= {"D saliency": "SAU, saliency", "D fisher": "SAU, Fisher", "D wanda, by gradient": "SAU, λ by gradient"}
@@ -29,6 +32,21 @@ def described(setting: Small) -> str:
     )
 
 
+def allowed(judged: Judgement, found: Estimate, what: str) -> Judgement:
+    """The judgement, and "inconclusive" where `found` speaks against it: its first quantity on the seeds of the
+    search, each measured at the values that the others choose. The replications all take one choice of values, so
+    that their intervals do not hold the noise of choosing; this one does. It speaks against a judgement where the two
+    intervals lie on two sides of 0, and against "no effect" where it alone leaves 0 out."""
+    measured = judged.measured
+    opposed = found.high < 0 < measured.low or measured.high < 0 < found.low
+    alone = measured.low <= 0 <= measured.high and not found.low <= 0 <= found.high
+    why = f"{judged.why} On the seeds of the search, each at the values that the others choose, {what} {show(found)}."
+    if judged.verdict != "inconclusive" and (opposed or (alone and judged.verdict == "no effect")):
+        why = f"The rule gives '{judged.verdict}', which the seeds of the search speak against. {why}"
+        return replace(judged, verdict="inconclusive", why=why)
+    return replace(judged, why=why)
+
+
 def gap(
     results: Results, kind: str, pruner: str = JUDGED_AT[0], sparsity: str = JUDGED_AT[1], loss: str = MAIN
 ) -> pd.Series:
@@ -37,14 +55,21 @@ def gap(
     return 100 * results.column("gap closed", kind, pruner, sparsity, loss)
 
 
-def dense(results: Results, loss: str = MAIN) -> pd.Series:
-    return gap(results, "A", *DENSE, loss)
+def held(
+    results: Results, kind: str, pruner: str = JUDGED_AT[0], sparsity: str = JUDGED_AT[1], loss: str = MAIN
+) -> pd.Series:
+    """As `gap`, on the seeds of the search, each at the values that its other seeds choose."""
+    return 100 * held_out(results.search, loss, kind, "none" if kind == "E" else pruner, sparsity)
 
 
-def slopes(results: Results, kind: str) -> np.ndarray:
+def dense(results: Results, of: Callable[..., pd.Series] = gap) -> pd.Series:
+    return of(results, "A", *DENSE)
+
+
+def slopes(results: Results, kind: str, of: Callable[..., pd.Series] = gap) -> np.ndarray:
     """Points of gap closed per 10 points of sparsity: the least-squares slope of each seed from dense to 70 %."""
     shares = [0.0, *(float(s) for s in SPARSITIES)]
-    columns = [dense(results), *(gap(results, kind, sparsity=s) for s in SPARSITIES)]
+    columns = [dense(results, of), *(of(results, kind, sparsity=s) for s in SPARSITIES)]
     table = pd.concat(columns, axis=1).to_numpy()
     return np.array([np.polyfit(shares, row, 1)[0] / 10 for row in table])
 
@@ -71,7 +96,8 @@ def degrades(results: Results) -> Judgement:
         f"again: {show(unmasked)} against dense. The masked arm under a second name differs by {show(floor)}. "
         "Unlearn-Sparse reported the opposite for vision."
     )
-    return judge("sau-degrades", masked, why, also={"all weights": unmasked})
+    judged = judge("sau-degrades", masked, why, also={"all weights": unmasked})
+    return allowed(judged, estimate(slopes(results, "C", held)), "the slope is")
 
 
 def cause(results: Results) -> Judgement:
@@ -82,7 +108,8 @@ def cause(results: Results) -> Judgement:
         f"same freedom {levels(results, 'C')} %, slope {show(estimate(sparse))}. The slope of the first "
         f"minus half that of the second is {show(beyond)}."
     )
-    return judge("sau-cause", estimate(fewer), why, also={"half of it": beyond})
+    judged = judge("sau-cause", estimate(fewer), why, also={"half of it": beyond})
+    return allowed(judged, estimate(slopes(results, "E", held)), "the slope of the first is")
 
 
 def resurfaced(results: Results, pruner: str, sparsity: str, kind: str = "A bare") -> pd.Series:
@@ -124,16 +151,18 @@ def best(results: Results) -> Judgement:
     alike = "; ".join(
         f"of {NAMES[k]} by {show(paired(gap(results, 'D wanda'), gap(results, k)))}" for k in ("A", "B", "C")
     )
-    why = (
-        f"Each with the loss that its search preferred: {chosen}. SAU is {said}. All with {MAIN} it is ahead {alike}."
-    )
-    return judge("sau-best", ahead[rival], why, family=ahead, also={"retention": keeps[rival]})
+    found = paired(*(held(results, kind, loss=losses[kind]) for kind in ("D wanda", "B")))
+    why = f"Each with the loss that its search preferred: {chosen}. SAU is {said}. With {MAIN} it is ahead {alike}."
+    judged = judge("sau-best", ahead[rival], why, family=ahead, also={"retention": keeps[rival]})
+    if rival != "B":  # the search saw arm A before it is pruned
+        return judged
+    return allowed(judged, found, f"it is ahead of {NAMES['B']} by")
 
 
 def redistribution(results: Results) -> Judgement:
-    def over(kind: str) -> pd.Series:
+    def over(kind: str, of: Callable[..., pd.Series] = gap) -> pd.Series:
         """Mean over sparsities, by seed."""
-        return pd.concat([gap(results, kind, sparsity=s) for s in SPARSITIES], axis=1).mean(axis=1)
+        return pd.concat([of(results, kind, sparsity=s) for s in SPARSITIES], axis=1).mean(axis=1)
 
     masked, boosted = paired(over("D wanda"), over("C")), paired(gap(results, "D wanda"), gap(results, "F"))
 
@@ -152,7 +181,8 @@ def redistribution(results: Results) -> Judgement:
         f"λ from the gradient in place of the direction {beside('D wanda, by gradient', 'C')}; by SGD, whose step is "
         f"the gradient, {beside('D wanda, SGD', 'C, SGD')}."
     )
-    return judge("sau-redistribution", masked, why, also={"equal steps": boosted})
+    judged = judge("sau-redistribution", masked, why, also={"equal steps": boosted})
+    return allowed(judged, paired(over("D wanda", held), over("C", held)), "the mean over sparsities is")
 
 
 def sparsity(results: Results) -> Judgement:

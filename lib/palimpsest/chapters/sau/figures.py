@@ -158,7 +158,7 @@ def truth_ratios(results: Results) -> Figure:
     """Distribution functions of the truth ratio on the forget questions, all seeds together."""
     figure, axis = plt.subplots(figsize=(6.8, 4.0))
     for kind in ("target", "oracle", "A", "B", "C", "D wanda"):
-        values = np.concatenate([np.array(v) for v in results.column("truth_ratio", kind)])
+        values = np.concatenate([np.array(v) for v in results.column("truth_ratio", kind).dropna()])
         seaborn.ecdfplot(x=np.log10(values), ax=axis, color=COLOUR[kind], label=LABELS[kind])
     axis.axvline(0, color="0.6", linewidth=0.8)
     axis.set(xlabel="log10 of the truth ratio (right of 0: wrong answers seem likelier)", ylabel="share of questions")
@@ -210,7 +210,7 @@ def relearning(results: Results) -> Figure:
     """The other forget answers while a tenth of them is learnt again."""
     figure, axis = plt.subplots(figsize=(6.4, 3.8))
     for kind in ("oracle", "A", "B", "C", "D wanda", "F"):
-        curves = np.array([curve for curve in results.column("relearnt", kind)])
+        curves = np.array([curve for curve in results.column("relearnt", kind).dropna()])
         _line(axis, list(range(curves.shape[1])), [estimate(c) for c in curves.T], kind)
     axis.set(xlabel="epochs on a tenth of the forget set", ylabel="probability of the other forget answers")
     axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)

@@ -50,7 +50,7 @@ class Setting:
     unlearn_batch: int
     judged_at: tuple[str, str]
     examined_at: tuple[tuple[str, str], ...]
-    examined_seeds: int = 4
+    examined_seeds: int = 3
     overlap: bool
     top: int | None = None
     nudge: float | None = None
@@ -65,10 +65,10 @@ class Setting:
     @property
     def arms_examined(self) -> tuple[Arm, ...]:
         """Those with the main loss at the recipes that are examined, and arm A pruned afterwards."""
-        after = tuple(
-            replace(arm, pruner=p, sparsity=s) for arm in self.arms if arm.letter == "A" for p, s in self.examined_at
-        )
-        return tuple(a for a in (*self.arms, *after) if a.loss == MAIN and (a.pruner, a.sparsity) in self.examined_at)
+        dense = [arm for arm in self.arms if arm.letter == "A"]
+        later = [replace(arm, pruner=p, sparsity=s) for arm in dense for p, s in self.examined_at]
+        named = [arm for arm in (*self.arms, *later) if arm.loss == MAIN and not arm.again]
+        return tuple(arm for arm in named if (arm.pruner, arm.sparsity) in self.examined_at)
 
     def seeds_at(self, pruner: str, sparsity: str) -> tuple[int, ...]:
         """The seeds of which models pruned by a recipe are needed."""

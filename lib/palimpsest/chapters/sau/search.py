@@ -104,6 +104,15 @@ def means(found: pd.DataFrame) -> pd.Series:
     return by.dropna().groupby(level=list(KEYS)).max()
 
 
+def held_out(found: pd.DataFrame, loss: str, kind: str, pruner: str, sparsity: str) -> pd.Series:
+    """The gap closed on each seed of the search at the values that are best on its other seeds: here, and nowhere in
+    the replications, the choice itself varies. Places where a run diverged are left out."""
+    part = alike(found, loss=loss, kind=kind, pruner=pruner, sparsity=sparsity)
+    table = part.pivot_table("gap closed", ["lr", "alpha"], "seed", dropna=False).dropna()
+    chosen_by = {seed: table.drop(columns=seed).mean(axis=1).idxmax() for seed in table}
+    return pd.Series({seed: table.loc[place, seed] for seed, place in chosen_by.items()})
+
+
 def elected(setting: Setting, found: pd.DataFrame) -> tuple[Arm, ...]:
     """Of the rivals those whose loss did best for their letter, recipe and importance, the arms' loss included."""
     levels, best = means(found), {}
