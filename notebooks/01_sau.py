@@ -634,6 +634,12 @@ figures.table(table.assign(independent=share / (2 - share)).round(2))
 # The table mixes that drift with the effect of the forget set, and so bounds from below how alike the masks of a model and of
 # one retrained without those authors would be.
 #
+# **Harder or easier?** SAU says that sparse models unlearn worse; Jia et al. 2023 said of vision that they unlearn better. Here
+# neither holds at 50 %: the masked arm is level with the dense model. At 70 % it is a few points behind, and a dense model of
+# which 70 % may not move is not: so what is missing is what pruning took from the function, not freedom to move. The opposite can
+# be had as well: without recovery, models that pruning has damaged gain retention while they unlearn, and look better the sparser
+# they are.
+#
 # **Is it the direction or the length?** Arm F takes SAU's step length and not its direction. Where the two close the same gap,
 # redistribution has acted as a larger step size, and a larger step size is what tuning had to choose anyway. The factors by
 # which steps were lengthened stand in the reason of `sau-redistribution`.
