@@ -59,7 +59,6 @@ from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PROFILES, STUDY
 from palimpsest.chapters.shared import page, records
 from palimpsest.data import manifest
 from palimpsest.data.questions import read_jsonl
-from palimpsest.metrics.statistics import estimate
 from palimpsest.unlearning.language import redistribution
 
 setting = page.begin(profile, PROFILES)
@@ -318,8 +317,7 @@ figures.table(pd.DataFrame(rows).round(3))
 # masking and SAU were computed again here, on two of the five seeds:
 
 # %% tags=["hide-input"]
-if results.repeated is not None:
-    display(figures.table(results.repeated.round(4)))
+figures.table(results.repeated.round(4)) if results.repeated is not None else None
 
 # %% [markdown]
 # ### What the search saw
@@ -493,15 +491,17 @@ record = records.shown("sau", "study")
 recovered = frozenset(STUDY.recovery)
 
 # %% tags=["hide-input"]
+figures.table(tables.references(record["rows"], recovered)) if record else None
+
+# %% tags=["hide-input"]
 arms = tables.arms(record["rows"], recovered) if record else None
-if record:
-    for found in (
-        tables.references(record["rows"], recovered),
-        tables.reached(arms),
-        tables.costs(arms),
-        tables.scores(record["rows"]),
-    ):
-        display(figures.table(found))
+figures.table(tables.reached(arms)) if record else None
+
+# %% tags=["hide-input"]
+figures.table(tables.costs(arms)) if record else None
+
+# %% tags=["hide-input"]
+figures.table(tables.scores(record["rows"])) if record else None
 
 # %% [markdown]
 # ### On a model of your own
