@@ -313,7 +313,7 @@ figures.table(pd.DataFrame(rows).round(3))
 # `python -m palimpsest.chapters.sau.ship models` with the code that has just run. Unlearning takes a few updates from there, in
 # which rounding does not grow to anything that a table shows.
 #
-# The **search** is shipped too, because it takes half an hour: `python -m palimpsest.chapters.sau.ship search`. Its last points for
+# The **search** is shipped too, because it takes most of an hour: `python -m palimpsest.chapters.sau.ship search`. Its last points for
 # masking and SAU were computed again here, on two of the five seeds:
 
 # %% tags=["hide-input"]
@@ -328,11 +328,11 @@ figure = draw.search(results) if profile != "smoke" else None
 # %% [markdown]
 # What was chosen for every arm, and what it reached on the seeds of the search; *trials* counts the places that were tried.
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "hide-output"]
 figures.table(tables.searched(results.search))
 
 # %% [markdown]
-# Two things follow. A step of √2 in either value moves the mean by a point or two, which is as much as most differences between
+# Two things follow. A step of √2 beside the best value moves the mean by a few points, which is as much as most differences between
 # arms below; and the masked arm under a second name was given another weight. The intervals of the comparison are over
 # replications that share one choice of values, so they do not hold this noise. The claims therefore also name each difference
 # on the seeds of the search, measured at the values that the other four choose; where that speaks against a verdict, there is none.
