@@ -212,7 +212,7 @@ def test_arm_e_moves_only_its_share(cohort):
     assert moved == pytest.approx(0.5, abs=0.02)
 
 
-def test_an_aside_differs_in_what_it_says(cohort):
+def test_an_aside_differs_in_what_it_says(cohort, monkeypatch):
     """Frozen embeddings stay; a second name draws other batches; SGD and λ by the gradient take other steps."""
     start = dict(cohort.load("target", *JUDGED_AT)[0].named_parameters())
 
@@ -221,12 +221,10 @@ def test_an_aside_differs_in_what_it_says(cohort):
         this = Arm("NPO", letter, *JUDGED_AT, "wanda" if letter == "D" else None, **fields)
         return dict(forget(cohort, this, (1e-2, 0.1))[0].named_parameters())
 
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr(small_measures.Judge, "look", lambda self, model: {"forget": next(falling), "kept": 1.0})
-        falling = iter(range(10**6, 0, -1))
-        plain, frozen, again = ends(), ends(frozen=True), ends(again=True)
-        sgd, by_direction, by_gradient = ends(optimiser="sgd"), ends(lost="direction"), ends(lost="gradient")
+    falling = iter(range(10**6, 0, -1))
+    monkeypatch.setattr(small_measures.Judge, "look", lambda self, model: {"forget": next(falling), "kept": 1.0})
+    plain, frozen, again = ends(), ends(frozen=True), ends(again=True)
+    sgd, by_direction, by_gradient = ends(optimiser="sgd"), ends(lost="direction"), ends(lost="gradient")
     embedding = "model.embed_tokens.weight"
     assert torch.equal(frozen[embedding], start[embedding])
     assert not torch.equal(plain[embedding], start[embedding])

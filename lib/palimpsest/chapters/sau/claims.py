@@ -10,7 +10,7 @@ from palimpsest.chapters.sau.arms import DENSE, IMPORTANCES, kind_of
 from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import BAR
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, SPARSITIES, Small
-from palimpsest.chapters.sau.search import alike, held_out, means
+from palimpsest.chapters.sau.search import at_best, held_out
 from palimpsest.chapters.shared.judging import level, show, strongest
 from palimpsest.ledger import Judgement, judge, settle
 from palimpsest.metrics.statistics import Estimate, counted, estimate, paired
@@ -81,10 +81,9 @@ def levels(results: Results, kind: str) -> str:
 
 def leading(results: Results, kind: str) -> str:
     """The loss that did best for a kind of arm while values were searched for; of arm A before it is pruned."""
-    found = means(results.search).reset_index()
     recipe = DENSE if kind == "A" else JUDGED_AT
-    part = alike(found, kind=kind, pruner=recipe[0], sparsity=recipe[1])
-    return part.loss[part["gap closed"].idxmax()]
+    levels = {key[0]: gaps.mean() for key, gaps in at_best(results.search).items() if key[1:] == (kind, *recipe)}
+    return max(levels, key=levels.get)
 
 
 def degrades(results: Results) -> Judgement:
@@ -117,8 +116,7 @@ def resurfaced(results: Results, pruner: str, sparsity: str, kind: str = "A bare
     beyond what the same pruning gives the oracle; by seed. Kind "A": pruning and recovery, of both."""
     target, before = (results.column("forget", whose, *DENSE) for whose in ("target", "A"))
     after, oracle = (
-        results.column("forget", whose, pruner, sparsity)
-        for whose in ((kind, "oracle bare") if kind == "A bare" else (kind, "oracle"))
+        results.column("forget", whose, pruner, sparsity) for whose in (kind, kind.replace("A", "oracle"))
     )
     back = (after - before) - (oracle - results.column("forget", "oracle", *DENSE))
     return (100 * back / (target - before)).dropna()

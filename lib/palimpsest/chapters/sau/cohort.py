@@ -37,9 +37,6 @@ class Cohort(Protocol):
     def encode(self, questions: Questions, form: int = 1) -> Encoded:
         """Questions in their first or second form, and answers."""
 
-    def make(self, whose: str, pruner: str, sparsity: str) -> None:
-        """Make the model that `load` needs longest for, and keep it in the cache."""
-
     def load(self, whose: str, pruner: str, sparsity: str) -> tuple[nn.Module, Masks | None]:
         """A model of the caller's own, and the masks of a pruned one; `whose` is one of `references`."""
 

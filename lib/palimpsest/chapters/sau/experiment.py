@@ -6,7 +6,7 @@ oracle. The profile decides which models these are, how large, and which arms (`
 """
 
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 
 import pandas as pd
 from torch import nn
@@ -29,7 +29,7 @@ REPEATED = 2
 
 def make(profile: str, group: str, seed: int, whose: str, pruner: str, sparsity: str) -> None:
     """Make and keep a model, unless it is kept already."""
-    gather(profile, group, seed).make(whose, pruner, sparsity)
+    gather(profile, group, seed).load(whose, pruner, sparsity)
 
 
 def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]:
@@ -127,13 +127,14 @@ def execute(profile: str) -> Results:
     Raises ValueError without them, and for an unknown profile.
     """
     setting, common = choose(profile, PROFILES), {"profile": profile}
-    first = [{"what": "make", **common, **model} for model in to_make(setting)]
-    if setting.nudge is not None:
-        first.append({"what": "again", **common, "seed": setting.seeds[0], "nudge": setting.nudge})
-    shipped = getattr(setting, "shipped", False)
-    seen = [] if shipped else runs.run_all(job, first, show="SAU: models")
-    found = sau_models.search() if shipped else trials(setting)
+    if models := to_make(setting):
+        runs.run_all(job, [{"what": "make", **common, **model} for model in models], show="SAU: models")
+    found = sau_models.search() if setting.shipped else trials(setting)
     values = chosen(found)
+    # The longest first, and all in one queue, so that no core waits.
+    nudged = {"what": "again", **common, "seed": setting.seeds[0], "nudge": setting.nudge}
+    again = [] if setting.nudge is None else [nudged]
+    repeated = repeats(setting, values) if setting.shipped else []
     jobs = [
         {"what": "reference", **common, "seed": seed, "pruner": pruner, "sparsity": sparsity}
         for pruner, sparsity in (DENSE, *setting.recipes)
@@ -144,13 +145,10 @@ def execute(profile: str) -> Results:
         for arm, seeds in runs_of(setting, found)
         for seed in seeds
     ]
-    again = repeats(setting, values) if shipped else []
-    more = [*first, *again] if shipped else again
-    # In one queue, so that no core waits for the last model.
-    done = runs.run_all(job, [*more, *jobs], show="SAU: references and arms")
-    seen, rows = [*seen, *done[: len(more)]], pd.DataFrame(chain.from_iterable(done[len(more) :]))
-    repeated = beside(found, again, seen[len(first) :]) if shipped else None
-    return Results(found, compared(rows), values, repeated, None if setting.nudge is None else seen[len(first) - 1])
+    done = iter(runs.run_all(job, [*again, *repeated, *jobs], show="SAU: references and arms"))
+    trained = next(done) if again else None
+    compare = beside(found, repeated, list(islice(done, len(repeated)))) if repeated else None
+    return Results(found, compared(pd.DataFrame(chain.from_iterable(done))), values, compare, trained)
 
 
 def runs_of(setting: Setting, found: pd.DataFrame) -> list[tuple[Arm, tuple[int, ...]]]:

@@ -15,7 +15,7 @@ from palimpsest.training import seeds
 from palimpsest.training.language import answer_loss, fit
 from palimpsest.unlearning.language import importances, pruned_share
 from palimpsest.unlearning.language.evaluation import probability
-from palimpsest.unlearning.language.optimiser import BETAS, EPS
+from palimpsest.unlearning.language.optimiser import adam
 from palimpsest.unlearning.language.task import Task
 from palimpsest.unlearning.language.update import Update, lost_progress, scales
 
@@ -89,11 +89,10 @@ def _gradient(model: nn.Module, weights: dict[str, Tensor], encoded: Encoded) ->
 
 def _direction(gradients: list[Tensor]) -> Tensor:
     """Adam's, after these gradients."""
-    (beta1, beta2), mean, square = BETAS, torch.zeros_like(gradients[0]), torch.zeros_like(gradients[0])
-    for g in gradients:
-        mean, square = mean.lerp(g, 1 - beta1), square.lerp(g.square(), 1 - beta2)
-    count = len(gradients)
-    return (mean / (1 - beta1**count)) / ((square / (1 - beta2**count)).sqrt() + EPS)
+    mean = square = torch.zeros_like(gradients[0])
+    for step, g in enumerate(gradients, 1):
+        mean, square, direction = adam(mean, square, g, step)
+    return direction
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ class Setting:
     at the recipes `examined_at`; `overlap`: the masks of target and oracle are compared. `top` counts the last layers
     that train and forget; None is all of them. `nudge`: the share of their size by which the starting weights are off
     of a target that is trained once more; None trains none. `look_every`: updates between two looks at a run.
+    `shipped`: models and the search are read from `data/`, not computed.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Setting:
     top: int | None = None
     nudge: float | None = None
     look_every: int = 2
+    shipped: bool = False
 
     @property
     def recipes(self) -> list[tuple[str, str]]:
@@ -84,7 +86,7 @@ class Setting:
 @dataclass(frozen=True, kw_only=True)
 class Small(Setting):
     """`hidden` to `vocabulary` are the Llama's sizes; `calibration` counts rows of `width` tokens that the pruners
-    see. `shipped`: models and the search are read from `data/`, not computed."""
+    see."""
 
     unlearn_batch: int = 16
     judged_at: tuple[str, str] = JUDGED_AT
@@ -99,7 +101,6 @@ class Small(Setting):
     vocabulary: int = 1024
     calibration: int = 64
     width: int = 32
-    shipped: bool = False
 
 
 SAU, MASKED = ("D", "wanda"), ("C",)

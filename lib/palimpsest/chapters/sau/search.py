@@ -85,23 +85,20 @@ def chosen(found: pd.DataFrame) -> dict[tuple[str, ...], Values]:
     """Arm, as `KEYS` -> the values with the largest mean of gap closed; ties to the smaller ones; none that ever
     diverged."""
     by = found.groupby([*KEYS, "lr", "alpha"], sort=True)["gap closed"].agg(lambda gap: gap.mean(skipna=False))
-    return {key: _best(means) for key, means in by.dropna().groupby(level=list(KEYS))}
+    best = by.dropna().groupby(level=list(KEYS)).idxmax()
+    return {place[: len(KEYS)]: (float(place[-2]), float(place[-1])) for place in best}
 
 
-def _best(means: pd.Series) -> Values:
-    lr, alpha = means.idxmax()[-2:]
-    return float(lr), float(alpha)
+def at_best(found: pd.DataFrame) -> dict[tuple[str, ...], pd.Series]:
+    """Arm, as `KEYS` -> the gap closed on each seed of the search at the values chosen for it."""
+    names = (*KEYS, "lr", "alpha")
+    places = {key: dict(zip(names, (*key, *values), strict=True)) for key, values in chosen(found).items()}
+    return {key: alike(found, **place)["gap closed"] for key, place in places.items()}
 
 
 def alike(found: pd.DataFrame, **columns: str | float) -> pd.DataFrame:
     """The trials of which these columns have these values."""
     return found[np.logical_and.reduce([found[name] == value for name, value in columns.items()])]
-
-
-def means(found: pd.DataFrame) -> pd.Series:
-    """Mean gap closed of each arm at the values chosen for it, by `KEYS`."""
-    by = found.groupby([*KEYS, "lr", "alpha"])["gap closed"].agg(lambda gap: gap.mean(skipna=False))
-    return by.dropna().groupby(level=list(KEYS)).max()
 
 
 def held_out(found: pd.DataFrame, loss: str, kind: str, pruner: str, sparsity: str) -> pd.Series:
@@ -115,7 +112,7 @@ def held_out(found: pd.DataFrame, loss: str, kind: str, pruner: str, sparsity: s
 
 def elected(setting: Setting, found: pd.DataFrame) -> tuple[Arm, ...]:
     """Of the rivals those whose loss did best for their letter, recipe and importance, the arms' loss included."""
-    levels, best = means(found), {}
+    levels, best = {key: gaps.mean() for key, gaps in at_best(found).items()}, {}
     for arm in (*setting.arms, *setting.rivals):
         where = (arm.kind, *arm.start, arm.sparsity)
         if where not in best or levels[arm.key] > levels[best[where].key]:

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from palimpsest import runs
 from palimpsest.chapters.sau.arms import DENSE, prune
 from palimpsest.chapters.sau.profiles import PROFILES, Small
+from palimpsest.chapters.sau.weights import apart, together
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.data import authors, sau_models
 from palimpsest.data.questions import Questions
@@ -34,7 +35,6 @@ from palimpsest.unlearning.language import stress
 
 MAX_LENGTH = 96
 RECOVERY_BATCH = 32
-PARTS = ("weight", "kept")
 
 
 @cache
@@ -93,10 +93,6 @@ class Cohort:
     def config(self, whose: str) -> dict:
         return {"profile": self.setting.name, "group": self.group, "seed": self.seed, "whose": whose}
 
-    def make(self, whose: str, pruner: str, sparsity: str) -> None:
-        """Train the dense model, and recover the pruned one."""
-        self.load(whose, pruner, sparsity)
-
     def load(self, whose: str, pruner: str = DENSE[0], sparsity: str = DENSE[1]) -> tuple[nn.Module, Masks | None]:
         """The "target" or the "oracle", dense or pruned, with its masks; shipped, from the cache, or made now. The
         model is the caller's own, the masks are shared."""
@@ -151,7 +147,7 @@ def _loaded(cohort: Cohort, whose: str, pruner: str, sparsity: str) -> tuple[nn.
             weights, kept = runs.artifact(train, cohort.config(whose)), {}
         else:
             names = {"pruner": recipe[0], "sparsity": recipe[1]}
-            weights, kept = split(runs.artifact(pruned, cohort.config(whose) | names))
+            weights, kept = apart(runs.artifact(pruned, cohort.config(whose) | names))
         model.load_state_dict(weights, strict=False)
         return kept
 
@@ -161,13 +157,6 @@ def _loaded(cohort: Cohort, whose: str, pruner: str, sparsity: str) -> tuple[nn.
     if recipe not in cohort.setting.recovery:
         return model, cohort.prune(model, *recipe)
     return model, Masks(fill(*recipe))
-
-
-def split(found: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """(weights, masks) of an artifact of `pruned`."""
-    parts = ({n.removeprefix(f"{part}."): v for n, v in found.items() if n.startswith(part)} for part in PARTS)
-    weights, kept = parts
-    return weights, {name: mask.bool() for name, mask in kept.items()}
 
 
 @cache
@@ -187,16 +176,14 @@ def train(profile: str, group: str, seed: int, whose: str) -> dict[str, Tensor]:
 
 
 def pruned(profile: str, group: str, seed: int, whose: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
-    """The matrices of a dense model that pruning and recovery changed, "weight.<name>", and their masks,
-    "kept.<name>"."""
+    """The matrices of a dense model that pruning and recovery changed, with their masks, as `weights.together`."""
     cohort = Cohort(choose(profile, PROFILES), group, seed)
     model = cohort.untrained()
     model.load_state_dict(runs.artifact(train, cohort.config(whose)), strict=False)
     masks = cohort.prune(model, pruner, sparsity)
     cohort.recover(model, masks, whose, pruner, sparsity)
     named = dict(model.named_parameters())
-    weights = {f"weight.{name}": named[name].detach() for name in masks.kept}
-    return weights | {f"kept.{name}": mask for name, mask in masks.kept.items()}
+    return together({name: named[name] for name in masks.kept}, masks.kept)
 
 
 def stored(profile: str, group: str, seed: int, whose: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
@@ -204,7 +191,7 @@ def stored(profile: str, group: str, seed: int, whose: str, pruner: str, sparsit
     config = {"profile": profile, "group": group, "seed": seed, "whose": whose}
     if (pruner, sparsity) == DENSE:
         return sau_models.packed(runs.artifact(train, config), {})
-    return sau_models.packed(*split(runs.artifact(pruned, config | {"pruner": pruner, "sparsity": sparsity})))
+    return sau_models.packed(*apart(runs.artifact(pruned, config | {"pruner": pruner, "sparsity": sparsity})))
 
 
 def keep(**config: str | int) -> None:

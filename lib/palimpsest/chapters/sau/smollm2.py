@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from palimpsest import runs
 from palimpsest.chapters.sau.arms import DENSE, prune
 from palimpsest.chapters.sau.profiles import PROFILES, Rows, SmolLM2
-from palimpsest.chapters.sau.weights import put, state
+from palimpsest.chapters.sau.weights import apart, put, state, together
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.data import smollm2, tofu
 from palimpsest.data.questions import Questions
@@ -96,10 +96,6 @@ class Cohort:
         """What is trained and forgets, by name."""
         return movable(model, Update(top=self.setting.top))
 
-    def make(self, whose: str, pruner: str, sparsity: str) -> None:
-        """Train, prune, recover and keep a model."""
-        self.load(whose, pruner, sparsity)
-
     def load(self, whose: str, pruner: str = DENSE[0], sparsity: str = DENSE[1]) -> tuple[nn.Module, Masks | None]:
         """The "target" or the "oracle", dense or pruned, with its masks; from the cache or made now. "published" is
         the model as it came, above layers that are pruned by the recipe."""
@@ -120,8 +116,9 @@ class Cohort:
             put(self.moving(model), runs.artifact(train, config))
             return model, None
         found = runs.artifact(pruned, config | {"pruner": pruner, "sparsity": sparsity})
-        put(self.moving(model), {n: found[f"weight.{n}"] for n in self.moving(model)})
-        return model, Masks({n.removeprefix("kept."): v for n, v in found.items() if n.startswith("kept.")})
+        weights, kept = apart(found)
+        put(self.moving(model), weights)
+        return model, Masks(kept)
 
     def prune(self, model: nn.Module, pruner: str, sparsity: str) -> Masks:
         """Prune the layers that train, in place; the calibration is the same, whosever the model is."""
@@ -196,14 +193,13 @@ def train(profile: str, seed: int, whose: str) -> dict[str, Tensor]:
 
 
 def pruned(profile: str, seed: int, whose: str, pruner: str, sparsity: str) -> dict[str, Tensor]:
-    """The same after pruning, and recovery where the recipe has it: "weight.<name>" and "kept.<name>"."""
+    """The same after pruning, and recovery where the recipe has it, as `weights.together`."""
     cohort = _cohort(profile, seed)
     model, _ = cohort.load("published", pruner, sparsity)
     put(cohort.moving(model), runs.artifact(train, {"profile": profile, "seed": seed, "whose": whose}))
     masks = cohort.prune(model, pruner, sparsity)
     cohort.recover(model, masks, whose, pruner, sparsity)
-    weights = {f"weight.{name}": p.detach() for name, p in cohort.moving(model).items()}
-    return weights | {f"kept.{name}": kept for name, kept in masks.kept.items()}
+    return together(cohort.moving(model), masks.kept)
 
 
 def to_make(setting: SmolLM2) -> list[dict]:

@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 from palimpsest.chapters.sau.arms import DENSE, PRUNED_FIRST, kind_of
 from palimpsest.chapters.sau.claims import NAMES
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PAPER, PROFILES, Rows, SmolLM2
-from palimpsest.chapters.sau.search import alike, chosen
+from palimpsest.chapters.sau.search import alike, at_best, chosen
 from palimpsest.chapters.shared.judging import level, show
 from palimpsest.data.questions import Questions
 from palimpsest.metrics.statistics import estimate, paired
@@ -74,11 +74,11 @@ def _sizes(s: SmolLM2) -> dict[str, str]:
 
 def searched(found: pd.DataFrame) -> pd.DataFrame:
     """Of the trials of a search: the values chosen for each arm, what they reached, and how many places it tried."""
-    rows = []
-    for key, (lr, alpha) in chosen(found).items():
+    rows, values = [], chosen(found)
+    for key, gaps in at_best(found).items():
         loss, kind, pruner, sparsity = key
         part = alike(found, loss=loss, kind=kind, pruner=pruner, sparsity=sparsity)
-        best = 100 * alike(part, lr=lr, alpha=alpha)["gap closed"]
+        lr, alpha = values[key]
         rows.append(
             {
                 "loss": loss,
@@ -86,7 +86,7 @@ def searched(found: pd.DataFrame) -> pd.DataFrame:
                 "update": UPDATES.get(kind, kind),
                 "step size": f"{lr:g}",
                 "α": f"{alpha:g}",
-                "gap closed, %": f"{best.mean():.1f} ± {best.std():.1f}",
+                "gap closed, %": f"{100 * gaps.mean():.1f} ± {100 * gaps.std():.1f}",
                 "trials": len(part[["lr", "alpha"]].drop_duplicates()),
                 "diverged": int(part["gap closed"].isna().sum()),
             }
@@ -96,16 +96,11 @@ def searched(found: pd.DataFrame) -> pd.DataFrame:
 
 def losses(found: pd.DataFrame) -> pd.DataFrame:
     """What each loss reached on the seeds of the search, for the arms that it was tried with."""
-    best = chosen(found)
     rows: dict[str, dict] = {}
-    for loss, kind, pruner, sparsity in best:
-        if kind not in ("A", "B", "D wanda") or (pruner, sparsity) not in (DENSE, JUDGED_AT):
-            continue
-        lr, alpha = best[loss, kind, pruner, sparsity]
-        where = {"loss": loss, "kind": kind, "pruner": pruner, "sparsity": sparsity, "lr": lr, "alpha": alpha}
-        part = alike(found, **where)["gap closed"]
-        column = "dense" if kind == "A" else UPDATES[kind]
-        rows.setdefault(loss, {"loss": loss})[column] = level(estimate(100 * part))
+    for (loss, kind, *recipe), gaps in at_best(found).items():
+        if kind in ("A", "B", "D wanda") and tuple(recipe) in (DENSE, JUDGED_AT):
+            column = "dense" if kind == "A" else UPDATES[kind]
+            rows.setdefault(loss, {"loss": loss})[column] = level(estimate(100 * gaps))
     return pd.DataFrame(rows.values())
 
 
@@ -149,15 +144,15 @@ def asides(results, setting) -> pd.DataFrame:
     rows = []
     for arm in (*setting.asides, *(a for a in setting.arms if a.again)):
         mine = 100 * results.column("gap closed", arm.kind, arm.pruner, arm.sparsity, arm.loss)
-        plain = kind_of(arm.letter, "wanda" if arm.importance else None)
+        plain = replace(arm, **PLAIN, importance=arm.importance and "wanda")
         row = {
             "pruning": named(arm.pruner, arm.sparsity),
             "update": UPDATES.get(arm.kind, arm.kind),
             "seeds": len(mine),
             "gap closed, %": level(estimate(mine)),
         }
-        if plain != arm.kind and replace(arm, **PLAIN, importance=arm.importance and "wanda") in setting.arms:
-            whole = 100 * results.column("gap closed", plain, arm.pruner, arm.sparsity, arm.loss)
+        if plain != arm and plain in setting.arms:
+            whole = 100 * results.column("gap closed", plain.kind, arm.pruner, arm.sparsity, arm.loss)
             row["ahead of its plain form"] = show(paired(mine, whole[mine.index]), "")
         rows.append(row)
     return pd.DataFrame(rows).fillna("")

@@ -1,4 +1,4 @@
-"""Copies of a model's weights: where a run was, and the way back."""
+"""Copies of a model's weights: where a run was, and the way back; and weights with their masks as one artifact."""
 
 import torch
 from torch import Tensor
@@ -21,3 +21,17 @@ def put_between(moving: dict[str, Tensor], low: dict[str, Tensor], high: dict[st
     """θ = low + share · (high − low); where both are +0.0, so is θ."""
     for name, parameter in moving.items():
         parameter.copy_(low[name].lerp(high[name], share))
+
+
+def together(weights: dict[str, Tensor], kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights and masks under one name each, as an artifact keeps them."""
+    return {f"weight.{n}": w.detach() for n, w in weights.items()} | {f"kept.{n}": mask for n, mask in kept.items()}
+
+
+def apart(found: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(weights, masks) of what `together` gave."""
+    weights, kept = (
+        {name.removeprefix(part): value for name, value in found.items() if name.startswith(part)}
+        for part in ("weight.", "kept.")
+    )
+    return weights, kept

@@ -17,6 +17,14 @@ BETAS, EPS, CLIP = (0.9, 0.999), 1e-8, 1.0
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
+def adam(mean: Tensor, square: Tensor, gradient: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(both moments after `gradient`, the direction of Adam's update number `step`, counted from 1); nothing is
+    changed in place."""
+    beta1, beta2 = BETAS
+    mean, square = mean.lerp(gradient, 1 - beta1), square.lerp(gradient.square(), 1 - beta2)
+    return mean, square, (mean / (1 - beta1**step)) / ((square / (1 - beta2**step)).sqrt() + EPS)
+
+
 class Survivors:
     """AdamW, or SGD where the update says so; pruned entries keep every bit, and weight decay is for matrices only,
     as in transformers' trainer. The moments of pruned entries stay 0, or are those of a run without masks where the
@@ -79,9 +87,7 @@ class Survivors:
         if self.update.lost == "gradient" or self.update.optimiser == "sgd":
             return lost_progress(gradient, gradient, kept, importance, self.update.eps)
         mean, square = self.state[self.parameters[name]].values()
-        (beta1, beta2), steps = BETAS, self.steps
-        now, now_square = mean.lerp(gradient, 1 - beta1), square.lerp(gradient.square(), 1 - beta2)
-        direction = (now / (1 - beta1**steps)) / ((now_square / (1 - beta2**steps)).sqrt() + EPS)
+        now, now_square, direction = adam(mean, square, gradient, self.steps)
         # The kernel leaves pruned entries of the moments alone: there is room for what they would be.
         mean.copy_(torch.where(kept, mean, now))
         square.copy_(torch.where(kept, square, now_square))
