@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from vision_problems import CLASSES, SIDE, N, data, start, state, task
 
 from palimpsest.nets.quantised import steps
-from palimpsest.unlearning.vision import LAF, METHODS, SSD, BoundaryShrink, Influence, unlearn, vae
-from palimpsest.unlearning.vision.fisher import squared_gradients
+from palimpsest.unlearning.vision import LAF, METHODS, SSD, BoundaryShrink, Influence, fisher, unlearn, vae
 from palimpsest.unlearning.vision.laf import contrast, strangeness
 from palimpsest.unlearning.vision.method import STEP_SIZES
 from palimpsest.unlearning.vision.ssd import dampening
@@ -93,9 +92,7 @@ def test_every_method_tunes_as_many_values():
     ("make", "match"),
     [
         *((lambda v=v: SSD(lam=v), "^lam: got ") for v in (0, -1.0, math.nan, math.inf, "1", None)),
-        *((lambda v=v: SSD(batch=v), "^batch: got ") for v in (0, -1, 1.5, True, None)),
         *((lambda v=v: Influence(damping=v), "^damping: got ") for v in (0, -0.1, math.nan)),
-        *((lambda v=v: Influence(batch=v), "^batch: got ") for v in (0, 2.0)),
         *((lambda v=v: BoundaryShrink(bound=v), "^bound: got ") for v in (0, 1.5, math.nan)),
         *((lambda v=v: LAF(temperature=v), "^temperature: got ") for v in (0, math.inf)),
         *((lambda v=v: LAF(alignment=v), "^alignment: got ") for v in (-1, math.nan)),
@@ -122,9 +119,10 @@ def squares(model: nn.Module, x: Tensor, y: Tensor, batch: int) -> tuple[list[Te
     return list(mean), [sum(g**2 for g in column) / len(parts) for column in zip(*parts, strict=True)]
 
 
-def test_squared_gradients_are_those_of_each_network():
+def test_squared_gradients_are_those_of_each_network(monkeypatch):
+    monkeypatch.setattr(fisher, "BATCH", 4)
     t, buffers = task(), [b.clone() for b in task().net.buffers()]
-    found = squared_gradients(t, t.forget, 4)  # batches of 4 and 2
+    found = fisher.squared_gradients(t, t.forget)  # batches of 4 and 2
     assert all(torch.equal(a, b) for a, b in zip(t.net.buffers(), buffers, strict=True))
     for k, model in enumerate(start(range(2), False)):
         expected = squares(model, t.x[k, t.forget[k]], t.y[k, t.forget[k]], 4)
@@ -143,10 +141,11 @@ def test_dampening_by_hand():
     assert dampening(forget, full, 10.0, 20.0).tolist() == pytest.approx([1, 1, 1, 0.5, 1, 0])
 
 
-def test_ssd_dampens_each_network_by_its_own_importances_and_alpha():
+def test_ssd_dampens_each_network_by_its_own_importances_and_alpha(monkeypatch):
+    monkeypatch.setattr(fisher, "BATCH", 4)
     x, y, forget = data()
     models, alphas = start([0, 1], False), [1.0, 3.0]
-    unlearn(models, x, y, forget, SSD(lam=0.5, batch=4), lr=alphas, epochs=1)
+    unlearn(models, x, y, forget, SSD(lam=0.5), lr=alphas, epochs=1)
     for k, before in enumerate(start([0, 1], False)):
         _, own = squares(before, x[k, forget[k]], y[k, forget[k]], 4)
         _, every = squares(before, x[k], y[k], 4)
@@ -158,16 +157,17 @@ def test_ssd_dampens_each_network_by_its_own_importances_and_alpha():
         assert 0 < touched < sum(p.numel() for p in before.parameters())
 
 
-def test_influence_steps_by_its_formula():
+def test_influence_steps_by_its_formula(monkeypatch):
+    monkeypatch.setattr(fisher, "BATCH", 4)
     x, y, forget = data()
     models, scales = start([0, 1], False), [0.5, 2.0]
-    unlearn(models, x, y, forget, Influence(damping=0.25, batch=4), lr=scales, epochs=1)
+    unlearn(models, x, y, forget, Influence(damping=0.25), lr=scales, epochs=1)
     for k, before in enumerate(start([0, 1], False)):
         gradient, _ = squares(before, x[k, forget[k]], y[k, forget[k]], 4)
         kept = [i for i in range(N) if i not in forget[k].tolist()]
-        _, fisher = squares(before, x[k, kept], y[k, kept], 4)
-        mean = torch.cat([f.flatten() for f in fisher]).mean()
-        for a, b, g, f in zip(models[k].parameters(), before.parameters(), gradient, fisher, strict=True):
+        _, curvature = squares(before, x[k, kept], y[k, kept], 4)
+        mean = torch.cat([f.flatten() for f in curvature]).mean()
+        for a, b, g, f in zip(models[k].parameters(), before.parameters(), gradient, curvature, strict=True):
             expected = b + scales[k] * 1.25 * mean / (f + 0.25 * mean) * g
             torch.testing.assert_close(a.detach(), expected.detach(), rtol=1e-9, atol=1e-12)
 

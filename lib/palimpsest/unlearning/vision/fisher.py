@@ -7,17 +7,20 @@ from palimpsest.nets.modes import evaluation
 from palimpsest.nets.quantised import steps
 from palimpsest.unlearning.vision.task import Gradients, Task, cross_entropy
 
+BATCH = 32
+"""Samples whose mean gradient is squared."""
 
-def squared_gradients(task: Task, indices: Tensor, batch: int) -> tuple[Gradients, Gradients]:
-    """(mean gradient, mean squared gradient) of the cross-entropy over mini-batches of `indices` [K, n].
+
+def squared_gradients(task: Task, indices: Tensor) -> tuple[Gradients, Gradients]:
+    """(mean gradient, mean squared gradient) of the cross-entropy over batches of `indices` [K, n].
 
     In evaluation mode and in stored order. The definition squares the gradient of every single sample, a backward
-    pass each; as the code released with SSD and with Jia et al. 2023 does, we square those of mini-batches. The
-    values then shrink with `batch`, but not the ratio of two sets that were measured alike.
+    pass each; as the code released with SSD and with Jia et al. 2023 does, we square those of mini-batches, of
+    `BATCH`. The values then shrink with the batch, but not the ratio of two sets that were measured alike.
     """
     mean = [torch.zeros_like(p) for p in task.parameters]
     square = [torch.zeros_like(p) for p in task.parameters]
-    batches = indices.T.split(batch)
+    batches = indices.T.split(BATCH)
     with evaluation(task.net), torch.enable_grad():  # methods call this where gradients are off
         for part in batches:
             found = task.gradients(cross_entropy(task.logits(task.images(part)), task.labels(part)))

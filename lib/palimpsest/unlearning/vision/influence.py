@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from palimpsest.checks import require_count, require_number
+from palimpsest.checks import require_number
 from palimpsest.unlearning.vision.fisher import squared_gradients, weights
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task
@@ -25,23 +25,20 @@ class Influence(Method):
     that a weight of mean curvature has P = 1. A quantiser's steps stay as they are.
 
     damping: d, in units of the mean.
-    batch: samples whose mean gradient is squared.
     """
 
     damping: float = 0.1
-    batch: int = 32
 
     dial = "scale α"
     grid = (0.1, 0.3, 1.0, 3.0, 10.0, 20.0)
 
     def __post_init__(self):
         require_number("damping", self.damping)
-        require_count("batch", self.batch)
 
     @torch.no_grad()
     def begin(self, task: Task) -> None:
-        gradients, _ = squared_gradients(task, task.forget, self.batch)
-        _, fisher = squared_gradients(task, task.retain, self.batch)
+        gradients, _ = squared_gradients(task, task.forget)
+        _, fisher = squared_gradients(task, task.retain)
         rows = [row for row in zip(task.parameters, gradients, fisher, weights(task), strict=True) if row[3]]
         total = torch.stack([task.split(f).flatten(1).sum(1) for _, _, f, _ in rows]).sum(0)
         mean = total * task.networks / sum(f.numel() for _, _, f, _ in rows)

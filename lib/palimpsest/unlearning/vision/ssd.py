@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from palimpsest.checks import require_count, require_number
+from palimpsest.checks import require_number
 from palimpsest.unlearning.vision.fisher import squared_gradients, weights
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task
@@ -30,24 +30,21 @@ class SSD(Method):
     32, nearer to the definition; a quantiser's step sizes stay as they are.
 
     lam: λ. α is the dial: a random forget set resembles the rest, and ratios near 10 are rare there.
-    batch: samples whose mean gradient is squared.
     """
 
     lam: float = 1.0
-    batch: int = 32
 
     dial = "selection threshold α"
     grid = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 
     def __post_init__(self):
         require_number("lam", self.lam)
-        require_count("batch", self.batch)
 
     @torch.no_grad()
     def begin(self, task: Task) -> None:
         everything = torch.arange(task.y.shape[1], device=task.y.device).expand_as(task.y)
-        _, forget = squared_gradients(task, task.forget, self.batch)
-        _, full = squared_gradients(task, everything, self.batch)
+        _, forget = squared_gradients(task, task.forget)
+        _, full = squared_gradients(task, everything)
         for parameter, f, d, is_weight in zip(task.parameters, forget, full, weights(task), strict=True):
             if is_weight:
                 parameter.mul_(dampening(f, d, task.spread(task.lr, parameter), self.lam))
