@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import yaml
@@ -118,7 +118,7 @@ def claims() -> dict[str, Claim]:
     found: dict[str, Claim] = {}
     for file in sorted((paths.DATA / "claims").glob("*.yaml")):
         manifest.verify(file.relative_to(paths.DATA))
-        for entry in yaml.load(file.read_text(encoding="utf-8"), LOADER):
+        for entry in _entries(file.read_text(encoding="utf-8")):
             try:
                 claim = Claim(**entry)
             except TypeError as error:
@@ -127,6 +127,12 @@ def claims() -> dict[str, Claim]:
                 raise ValueError(f"{file}: claim {claim.id} is defined twice")
             found[claim.id] = claim
     return found
+
+
+@lru_cache(maxsize=16)
+def _entries(text: str) -> list[dict]:
+    # Each judgement asks for the claims, and most of a question's time was the reading of YAML.
+    return yaml.load(text, LOADER)
 
 
 def load(results: Path | None = None) -> list[Claim]:
