@@ -275,12 +275,12 @@ def once_for_each_target():
 @pytest.mark.usefixtures("once_for_each_target")
 @pytest.mark.parametrize(("target", "drafter", "folder"), PAIRS)
 def test_the_shipped_quality_is_what_the_models_do(target, drafter, folder, processor, test_split, loaded):
-    count = 30
+    count = 15
     got = pair_quality.quality(loaded[target], loaded[drafter], processor, test_split.subset(torch.arange(count)))
     stored = shipped(folder)
     for key in ("class named", "class in descriptions"):
         p = stored[key]
-        # 30 of the 1,000 pictures: four binomial standard deviations, and one picture for p at the edge.
+        # 15 of the 1,000 pictures: four binomial standard deviations, and one picture for p at the edge.
         assert abs(got[key] - p) <= 4 * math.sqrt(p * (1 - p) / count) + 1 / count, key
     for key in ("levels right", "drafter agrees"):
         # Hundreds of tokens or levels, but those of one picture hang together: as if one draw a picture.
