@@ -31,10 +31,13 @@ def plan() -> list[tuple[str, str, Callable, dict]]:
             blocks.append(("inputs", name, inputs.block, arguments))
     for name in changes.FILES:
         blocks.append(("changes", name, changes.block, {"name": name, "seed": SEED}))
-    for name, number in KILLS.items():
-        for first in range(0, number, KILLS_IN_A_BLOCK):
-            arguments = {"name": name, "seed": SEED, "first": first, "kills": min(KILLS_IN_A_BLOCK, number - first)}
-            blocks.append(("kills", name, kills.block, arguments))
+    for first in range(0, max(KILLS.values()), KILLS_IN_A_BLOCK):  # of all in turn: none is left out by an early end
+        for name, number in KILLS.items():
+            if first < number:
+                many = min(KILLS_IN_A_BLOCK, number - first)
+                blocks.append(
+                    ("kills", name, kills.block, {"name": name, "seed": SEED, "first": first, "kills": many})
+                )
     return blocks
 
 
