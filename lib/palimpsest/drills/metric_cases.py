@@ -229,7 +229,7 @@ def divergences(features, labels, divergence):
 def _divergence_allowed(value, exact, features, labels, divergence):
     """A difference of numbers as large as the features' own, rounded to float32; the square root of the rounding
     where J itself is the square of a difference."""
-    size_of = np.abs(in_float64(features)).max(1) * features.shape[1]
+    size_of = np.abs(in_float64(features)).max() * features.shape[1]
     unit = unit_roundoff(torch.float32)
     of_kind = {"l2": 8 * size_of, "kl": 64 * (1 + size_of), "jsd": 64 * (1 + np.sqrt(exact))}
     return unit * of_kind[divergence] + 1e-40
@@ -267,10 +267,17 @@ def selected(features, labels, fraction, method):
             penalty = np.abs(values[mine] - middle)
             if not chosen.all():
                 worse = max(worse, (penalty[chosen].max() - penalty[~chosen].min()) / max(values[mine].max(), 1e-3))
-    return np.bincount(labels[kept.numpy()], minlength=8), np.array(kept.unique().numel() == len(kept)), worse
+    counts = np.unique(labels[kept.numpy()], return_counts=True)
+    return *counts, np.array(kept.unique().numel() == len(kept)), worse
 
 
-@case("selection.select", selected, _to_select, lambda value, exact, **_: (np.zeros(exact[0].shape), 0.0, 1e-3))
+@case(
+    "selection.select",
+    selected,
+    _to_select,
+    lambda value, exact, **_: (np.zeros(exact[0].shape), np.zeros(exact[1].shape), 0.0, 1e-3),
+)
 def select(features, labels, fraction, method):
-    kept = [max(1, math.floor(fraction * n + 0.5)) if n else 0 for n in np.bincount(labels, minlength=8)]
-    return np.array(kept), np.array(True), 0.0
+    classes, sizes = np.unique(labels, return_counts=True)
+    kept = np.array([max(1, math.floor(fraction * n + 0.5)) for n in sizes])
+    return classes, kept, np.array(True), 0.0
