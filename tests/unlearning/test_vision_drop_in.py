@@ -178,6 +178,14 @@ def test_what_cannot_be_meant_is_named_and_nothing_moves(change, message):
     assert torch.equal(weights(model), before)
 
 
+def test_logits_that_are_not_numbers_are_no_class():
+    model = made(LikeTimm)
+    with torch.no_grad():
+        model.fc.bias[2] = torch.nan
+    with pytest.raises(ValueError, match="model: gives logits that are not finite for 24 of 24 samples of train"):
+        unlearn(model, (X, Y), FORGET, **SETTINGS)
+
+
 def test_a_run_that_diverges_says_so():
     with pytest.raises(TrainingDiverged, match="a smaller lr is needed"):
         unlearn(made(LikeTimm), (X, Y), FORGET, "gradient ascent", **SETTINGS | {"lr": 1e30})
