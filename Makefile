@@ -11,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 GATES := $(BIN)/python -m palimpsest.publish.gates
 
-.PHONY: help env book test lab chapter quick claims bench study archive clean lock
+.PHONY: help env book test lab chapter quick claims bench drills study archive clean lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -46,6 +46,9 @@ claims: env ## print every claim with its verdict
 
 bench: env ## measure the kernels against their peers into data/bench
 	@$(BIN)/palimpsest bench
+
+drills: env ## try random inputs, kills and changed bytes, and record what came of them (an hour; can be stopped)
+	@$(BIN)/python -m palimpsest.drills
 
 study: env ## run what is still pending at profile study (hours; can be stopped and started again)
 	@$(BIN)/palimpsest run --profile study --pending

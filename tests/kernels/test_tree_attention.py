@@ -155,6 +155,21 @@ def test_a_length_for_each_request_of_one_token(backend, generator):
     assert_agrees(q, k, v, ancestors, torch.tensor([3, 9]), backend)
 
 
+@pytest.mark.parametrize(("name", "number"), [("q", -math.inf), ("k", -math.inf), ("q", -1e38)])
+def test_scores_that_are_all_minus_infinity_are_refused(name, number):
+    """A softmax of them has no value; torch's attention gives zeros."""
+    given = {"q": torch.ones(1, 1, 1, 2), "k": torch.full((1, 1, 3, 2), 1e3), "v": torch.ones(1, 1, 3, 2)}
+    given[name] = torch.full_like(given[name], number)
+    message = "q: its products with k overflow" if math.isfinite(number) else f"{name}: got NaN or infinity"
+    with pytest.raises(ValueError, match=message):
+        kernels.tree_attention(**given, ancestors=torch.ones(1, 1).bool(), prefix_len=2)
+
+
+def test_a_result_of_zeros_is_one_where_the_values_are():
+    q, k, v = torch.ones(1, 1, 1, 2), torch.ones(1, 1, 3, 2), torch.zeros(1, 1, 3, 2)
+    assert torch.equal(kernels.tree_attention(q, k, v, torch.ones(1, 1).bool(), 2), torch.zeros(1, 1, 1, 2))
+
+
 def test_a_sum_of_results_that_overflows_is_no_infinity(backend):
     """Each result is finite."""
     v = torch.full((1, 1, 2, 64), torch.finfo(torch.float32).max / 2)

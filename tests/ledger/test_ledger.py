@@ -8,6 +8,7 @@ import yaml
 
 from palimpsest import arithmetic, ledger
 from palimpsest.data import manifest
+from palimpsest.drills import record
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, needed
 from palimpsest.publish import pages
@@ -312,6 +313,22 @@ def test_the_cost_of_pinning_is_a_ratio_of_medians(house):
     file.write_text("\n".join(rows) + "\n")
     manifest.update([file])
     assert pages.pinning()[-1] == "| 1 | a run | 3 | 5.0 | 2.0 | 2.50 |"
+
+
+def test_drills_are_summed_and_what_is_to_be_mended_is_named(house):
+    assert pages.drilled() == []
+    environment = {"processor": "a chip", "python": "3", "torch": "2", "commit": "abc"}
+    for part, counts in (("f", {"tried": 9, "right": 5, "caught": 4}), ("g", {"tried": 7, "right": 6, "silent": 1})):
+        record.write(record.Row.of("inputs", part, 0, {"tried": 1}, environment, "2026-01-01"))
+        record.write(record.Row.of("inputs", part, 0, counts, environment, "2026-01-02"))
+    record.write(record.Row.of("kills", "h", 0, {"tried": 1200, "right": 1200}, environment, "2026-01-02"))
+    assert pages.drilled()[-4:] == [
+        "| inputs | all 2 | 16 | 11 | 4 | 1 | 0 | 0 |",
+        "| inputs | g | 7 | 6 | 0 | 1 | 0 | 0 |",
+        "| kills | all 1 | 1,200 | 1,200 | 0 | 0 | 0 | 0 |",
+        "| kills | h | 1,200 | 1,200 | 0 | 0 | 0 | 0 |",
+    ]
+    assert "with a chip; commit `abc`, 2026-01-02." in pages.drilled()[3]
 
 
 def test_the_tally_counts_whose_claims_have_which_verdict(house):

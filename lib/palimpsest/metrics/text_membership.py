@@ -52,8 +52,9 @@ def zlib_ratio(losses, texts: Sequence[str]) -> np.ndarray:
     losses: [N] mean losses of the answers' tokens in nats; texts: the N answers. Returns float64 [N].
     """
     losses = checks.real("losses", losses, "N")
-    if isinstance(texts, str) or len(texts) != len(losses):
-        got = "one string" if isinstance(texts, str) else f"{len(texts)} texts"
+    listed = isinstance(texts, Sequence) and not isinstance(texts, str)
+    if not listed or len(texts) != len(losses) or not all(isinstance(text, str) for text in texts):
+        got = f"{len(texts)} texts" if listed else "one string" if isinstance(texts, str) else type(texts).__name__
         raise ValueError(f"texts: got {got}, want one for each of {len(losses)} losses")
     return losses / [len(zlib.compress(text.encode())) for text in texts]
 

@@ -8,6 +8,7 @@ from statistics import median
 
 from palimpsest import ledger
 from palimpsest.data import manifest
+from palimpsest.drills import record
 from palimpsest.ledger import Claim
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
@@ -143,6 +144,7 @@ def status_page(claims: list[Claim]) -> str:
     ]
     parts += dict.fromkeys(_where(c, c.record) for c in claims if c.record)
     parts += pinning()
+    parts += drilled()
     parts += [
         "",
         "## Not run",
@@ -178,6 +180,37 @@ def pinning() -> list[str]:
         ratio = f"{len(found['pinned'])} | {pinned:.1f} | {native:.1f} | {pinned / native:.2f}"
         parts.append(f"| {chapter} | {piece} | {ratio} |")
     return parts
+
+
+def drilled() -> list[str]:
+    """What came of `make drills`, summed by drill, and the parts with something that is to be mended; nothing where
+    no drill was recorded."""
+    rows = record.read()
+    if not rows:
+        return []
+    made = sorted({f"commit `{row.commit}`, {row.date}" for row in rows})
+    parts = [
+        "",
+        "## Drills",
+        "",
+        f"What `make drills` tried at random, seed {rows[0].seed}, with {rows[0].cpu}; {'; '.join(made)}. *inputs*: "
+        "arguments of kernels and public functions, most of them spoilt; *kills*: of running processes; *changes*: "
+        "of single bytes in files. Silent is another value without an error, foreign an error that names no argument "
+        "or file of ours, lost a result that differs after a kill, or half a file.",
+        "",
+        "| drill | part | tried | as it should be | caught | silent | foreign | lost |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for drill in dict.fromkeys(row.drill for row in rows):
+        mine = [row for row in rows if row.drill == drill]
+        parts.append(f"| {drill} | all {len(mine)} | {_counts(mine)} |")
+        apart = [row for row in mine if drill != "inputs" or row.silent or row.foreign]
+        parts += [f"| {drill} | {row.part} | {_counts([row])} |" for row in apart]
+    return parts
+
+
+def _counts(rows: list[record.Row]) -> str:
+    return " | ".join(f"{sum(getattr(row, name) for row in rows):,}" for name in record.COUNTED)
 
 
 def _where(claim: Claim, record: dict) -> str:

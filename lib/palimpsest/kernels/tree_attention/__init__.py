@@ -79,6 +79,9 @@ def tree_attention(
         out = triton.tree_attention(q, k, v, ancestors, prefix_len, scale)
     else:
         out = sdpa.tree_attention(q, k, v, ancestors, prefix_len, scale)
+    if not out.is_cuda and (out == 0).all(-1).any():
+        # Zeros are also what torch gives where every score is -inf; the definition tells, and gives NaN there.
+        out = reference.tree_attention(q, k, v, ancestors, prefix_len, scale)
     _require_finite(out, q, k, v)
     return out
 
