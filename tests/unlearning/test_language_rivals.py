@@ -220,9 +220,10 @@ def test_sigma_is_what_brings_the_forget_answers_to_the_goal(sets, monkeypatch):
 
 
 def test_a_pre_activation_is_adjusted_where_it_is_likelier_under_the_forget_set():
-    # N(2, 1) and N(0, 2): 2 and 3 become −2·0 and −2·1; at −4 the retain set's density is the larger.
-    x, moments = torch.tensor([2.0, 3.0, -4.0])[:, None], torch.tensor([[2.0], [1.0], [0.0], [2.0]])
-    assert adjusted(x, moments).flatten().tolist() == [0.0, -2.0, -4.0]
+    # N(2, 1/2) and N(0, 2): 2, 5/2 and 5/4 lie 0, 1 and −3/2 deviations off the first and become −2 times that; ln of
+    # the densities, without a constant, is −1.31 and −0.82 at 1.
+    x, moments = torch.tensor([2.0, 2.5, 1.25, 1.0])[:, None], torch.tensor([[2.0], [0.5], [0.0], [2.0]])
+    assert adjusted(x, moments).flatten().tolist() == [0.0, -2.0, 3.0, 1.0]
 
 
 def test_the_neurons_that_fire_most_for_the_forget_set_are_adjusted(sets):

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from palimpsest.checks import require_count, require_number
-from palimpsest.nets.language import IGNORED, Encoded
+from palimpsest.nets.language import Encoded
 from palimpsest.training import seeds
 from palimpsest.unlearning.language.evaluation import probability
 from palimpsest.unlearning.language.inference import (
@@ -17,6 +17,7 @@ from palimpsest.unlearning.language.inference import (
     Rival,
     hidden_of,
     prompt_ends,
+    prompt_lasts,
     prompt_mark,
 )
 
@@ -83,7 +84,7 @@ def zeroth_order(score: Callable[[float], float], start: float, step: float, pro
 
 def scope(forget: Encoded, retain: Encoded, vocabulary: int) -> LogisticRegression:
     """Tells prompts of the two sets apart by the tokens they have; classes weigh alike."""
-    prompts = torch.cat([present(part.ids, _prompt_ends(part), vocabulary) for part in (forget, retain)])
+    prompts = torch.cat([present(part.ids, prompt_lasts(part), vocabulary) for part in (forget, retain)])
     inside = [1] * len(forget) + [0] * len(retain)
     return LogisticRegression(class_weight="balanced", max_iter=1000).fit(prompts.cpu().numpy(), inside)
 
@@ -92,10 +93,6 @@ def present(ids: Tensor, ends: Tensor, vocabulary: int) -> Tensor:
     """Which tokens each row has up to its end, float32 [N, vocabulary] of 0 and 1."""
     before = torch.arange(ids.shape[1], device=ids.device) <= ends[:, None]
     return torch.zeros(len(ids), vocabulary, device=ids.device).scatter_reduce(1, ids, before.float(), "amax")
-
-
-def _prompt_ends(encoded: Encoded) -> Tensor:
-    return (encoded.labels != IGNORED).int().argmax(1)
 
 
 class Corruption(Intervention):

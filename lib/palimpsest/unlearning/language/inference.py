@@ -98,12 +98,17 @@ def hidden_of(model: nn.Module, **inputs: Tensor) -> Tensor:
     return model.get_decoder()(**inputs, use_cache=False).last_hidden_state
 
 
+def prompt_lasts(encoded: Encoded) -> Tensor:
+    """The place of each prompt's last token, [N]: it is the first that predicts a token of the answer."""
+    return (encoded.labels != IGNORED).int().argmax(1)
+
+
 def prompt_mark(encoded: Encoded) -> Tensor:
     """The `MARK` tokens that every prompt ends in, as a template writes them. ValueError where prompts differ."""
-    first = (encoded.labels != IGNORED).int().argmax(1)
-    places = first[:, None] + torch.arange(1 - MARK, 1, device=first.device)
+    lasts = prompt_lasts(encoded)
+    places = lasts[:, None] + torch.arange(1 - MARK, 1, device=lasts.device)
     ends = encoded.ids.gather(1, places.clamp(min=0)).unique(dim=0)
-    if len(ends) != 1 or int(first.min()) < MARK - 1:
+    if len(ends) != 1 or int(lasts.min()) < MARK - 1:
         raise ValueError(f"encoded: got prompts that end in {len(ends)} ways, want one template's {MARK} tokens")
     return ends[0]
 

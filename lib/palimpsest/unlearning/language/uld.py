@@ -11,7 +11,7 @@ from palimpsest.checks import require_count, require_number
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning.decoder import decoder_layers
 from palimpsest.unlearning.language.inference import Intervened, Intervention, Rival, hidden_of
-from palimpsest.unlearning.language.method import Objective, answer_logits
+from palimpsest.unlearning.language.method import Objective, answer_logits, token_mean_loss
 from palimpsest.unlearning.language.task import Batch, Task
 from palimpsest.unlearning.language.trainer import unlearn
 
@@ -22,7 +22,7 @@ class Reversed(Objective):
     divergence from the uniform distribution to its prediction of a retain answer token. Both have a least value."""
 
     def forget_loss(self, task: Task, batch: Batch) -> Tensor:
-        return -task.logprobs(batch).sum() / batch.counted.sum()
+        return token_mean_loss(task, batch)
 
     def retain_loss(self, task: Task, batch: Batch) -> Tensor:
         logs = answer_logits(task, batch).log_softmax(1)
