@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_sau import TINY
 
 from palimpsest import runs
 from palimpsest.chapters.neighbours import (
@@ -22,40 +23,25 @@ from palimpsest.chapters.neighbours.language_results import ORIGINAL, RETRAIN, R
 from palimpsest.chapters.neighbours.profiles import CI, LANGUAGE, SMOKE, Sharp
 from palimpsest.chapters.sau.arms import DENSE, Arm
 from palimpsest.chapters.sau.profiles import JUDGED_AT, PROFILES
-from palimpsest.chapters.sau.profiles import SMOKE as SAU_SMOKE
 from palimpsest.chapters.sau.small import Cohort
 from palimpsest.data import author_forms, neighbours
 from palimpsest.nets.language import IGNORED
 from palimpsest.runs import paths
-from palimpsest.training.language import Recipe
 from palimpsest.unlearning.language.evaluation import probability
 from palimpsest.unlearning.language.rivals import RIVALS
 
-TINY = replace(
-    SAU_SMOKE,
-    training=Recipe(1, 3e-3, 64),
-    calibration=8,
-    width=16,
-    hidden=16,
-    layers=1,
-    heads=2,
-    kv_heads=1,
-    intermediate=32,
-    unlearn_batch=24,
-    look_every=2,
-    seeds=(3, 4),
-)
+SMALL = replace(TINY, look_every=2, seeds=(3, 4))
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """Models are trained once for all tests, in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PROFILES, "smoke", TINY)
-        patch.setitem(LANGUAGE, "smoke", replace(SMOKE, seeds=TINY.seeds))
+        patch.setitem(PROFILES, "smoke", SMALL)
+        patch.setitem(LANGUAGE, "smoke", replace(SMOKE, seeds=SMALL.seeds))
         patch.setattr(paths, "CACHE", tmp_path_factory.mktemp("cache"))
         patch.setattr(runs, "run_all", lambda f, jobs, show: [runs.cached(f, job) for job in jobs])
-        yield Cohort(TINY, "replication", 3)
+        yield Cohort(SMALL, "replication", 3)
 
 
 @pytest.fixture(scope="module")

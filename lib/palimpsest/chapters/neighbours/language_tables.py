@@ -1,5 +1,7 @@
 """The tables of the chapter's part on language. None computes a result but intervals over seeds."""
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from palimpsest.chapters.neighbours.language_reading import (
@@ -17,7 +19,7 @@ from palimpsest.chapters.neighbours.language_results import ORIGINAL, RETRAIN, R
 from palimpsest.chapters.neighbours.language_search import chosen
 from palimpsest.chapters.sau.arms import DENSE
 from palimpsest.chapters.shared.judging import level, show
-from palimpsest.metrics.statistics import estimate, paired
+from palimpsest.metrics.statistics import Estimate, estimate, paired
 
 
 def tests(results: Results) -> pd.DataFrame:
@@ -67,27 +69,21 @@ def ahead(results: Results, of: str, recipe: tuple[str, str] = DENSE) -> pd.Data
 
 def stressed(results: Results) -> pd.DataFrame:
     """What every arm still knows by every test that separates, in percent of the original's lead over Retrain."""
-    rows = []
-    for recipe in RECIPES:
-        for arm in arms(results, recipe):
-            row = {"arm": arm, "model": named(recipe)}
-            for test, asks in TESTS.items():
-                if separates(results, test, recipe):
-                    row[asks] = level(left(results, test, arm, recipe))
-            rows.append(row)
-    return pd.DataFrame(rows)
+    return _by_arm(results, level)
 
 
 def verdicts(results: Results) -> pd.DataFrame:
     """The same in words."""
+    return _by_arm(results, verdict)
+
+
+def _by_arm(results: Results, say: Callable[[Estimate], str]) -> pd.DataFrame:
     rows = []
     for recipe in RECIPES:
+        useful = {test: asks for test, asks in TESTS.items() if separates(results, test, recipe)}
         for arm in arms(results, recipe):
-            row = {"arm": arm, "model": named(recipe)}
-            for test, asks in TESTS.items():
-                if separates(results, test, recipe):
-                    row[asks] = verdict(left(results, test, arm, recipe))
-            rows.append(row)
+            found = {asks: say(left(results, test, arm, recipe)) for test, asks in useful.items()}
+            rows.append({"arm": arm, "model": named(recipe)} | found)
     return pd.DataFrame(rows)
 
 

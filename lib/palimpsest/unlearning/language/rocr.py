@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from palimpsest.checks import require_number
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning.decoder import decoder_layers
-from palimpsest.unlearning.language.inference import Rival, Subjects, counted, passing
+from palimpsest.unlearning.language.inference import Rival, counted, passing
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,7 @@ class ROCR(Rival):
         require_number("null", self.null, most=1)
         require_number("ridge", self.ridge)
 
-    def apply(
-        self,
-        model: nn.Module,
-        forget: Encoded,
-        retain: Encoded,
-        *,
-        subjects: Subjects | None = None,
-        seed: int = 0,
-    ) -> nn.Module:
+    def apply(self, model: nn.Module, forget: Encoded, retain: Encoded, *, subjects=None, seed: int = 0) -> nn.Module:
         if not subjects:
             raise ValueError(
                 f"subjects: got {subjects!r}, want for each name in the forget set the one to see for it"
