@@ -28,9 +28,9 @@ from palimpsest.data import author_forms, neighbours
 from palimpsest.nets.language import IGNORED
 from palimpsest.runs import paths
 from palimpsest.unlearning.language.evaluation import probability
-from palimpsest.unlearning.language.rivals import RIVALS
 
 SMALL = replace(TINY, look_every=2, seeds=(3, 4))
+TRIED = ("ULD", "ECO")
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def tiny(tmp_path_factory):
     """Models are trained once for all tests, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROFILES, "smoke", SMALL)
-        patch.setitem(LANGUAGE, "smoke", replace(SMOKE, seeds=SMALL.seeds))
+        patch.setitem(LANGUAGE, "smoke", replace(SMOKE, seeds=SMALL.seeds, rivals=TRIED))
         patch.setattr(paths, "CACHE", tmp_path_factory.mktemp("cache"))
-        patch.setattr(runs, "run_all", lambda f, jobs, show: [runs.cached(f, job) for job in jobs])
+        patch.setattr(runs, "run_all", lambda f, jobs, show: [f(**job) for job in jobs])
         yield Cohort(SMALL, "replication", 3)
 
 
@@ -54,7 +54,7 @@ def results(tiny):
 
 def test_every_arm_and_rival_is_measured_on_every_seed(results):
     dense, pruned = (set(results.rows[results.rows.sparsity.eq(share)].arm) for share in (DENSE[1], JUDGED_AT[1]))
-    assert dense == {ORIGINAL, RETRAIN, "NPO", "NPO + SAM", *RIVALS}
+    assert dense == {ORIGINAL, RETRAIN, "NPO", "NPO + SAM", *TRIED}
     assert pruned == {ORIGINAL, RETRAIN, "NPO SAU", "NPO U→P"}
     assert len(results.rows) == 2 * (len(dense) + len(pruned))
     assert set(language_measures.TESTS) <= set(results.rows.columns)
@@ -71,7 +71,7 @@ def test_the_references_are_the_ends_of_the_gap(results):
 
 
 def test_interventions_leave_the_traces_of_the_original(results):
-    for name in ("ULD", "ECO", "Neuron Adjust", "Key Space Detection"):
+    for name in TRIED:
         for column in ("written", "jaccard"):
             assert results.column(column, name, DENSE).equals(results.column(column, ORIGINAL, DENSE))
     assert not results.column("written", RETRAIN, DENSE).equals(results.column("written", ORIGINAL, DENSE))
@@ -80,7 +80,7 @@ def test_interventions_leave_the_traces_of_the_original(results):
 def test_all_tables_and_figures_are_made_of_results(results):
     for make in ("tests", "compared", "stressed", "verdicts", "in_context", "restored"):
         assert len(getattr(language_tables, make)(results))
-    assert len(language_tables.ahead(results, "NPO")) == 1 + len(RIVALS)
+    assert len(language_tables.ahead(results, "NPO")) == 1 + len(TRIED)
     assert len(language_figures.places(results).axes) == 2
     language_figures.outside_and_inside(results)
 
@@ -217,7 +217,7 @@ def test_a_test_separates_if_its_interval_lies_above_the_least():
         ((1.0, 2.0, 3.0), "as little as Retrain"),
         ((40.0, 50.0, 60.0), "more than Retrain"),
         ((-30.0, 20.0, 60.0), "open"),
-        ((-40.0, -50.0, -60.0), "open"),
+        ((-40.0, -50.0, -60.0), "less than Retrain"),
     ],
 )
 def test_a_verdict_follows_from_the_interval(values, said):

@@ -3,8 +3,9 @@
 A test separates the original from Retrain at this size if the 95 % interval of their paired difference lies above
 `LEAST`. Where it does, an arm's place between the two is the share of the way that is left: 100 % is the original,
 0 % Retrain. An arm knows "as little as Retrain" by a test if the 90 % interval of that share lies within ± `MARGIN`,
-and "more than Retrain" if the 95 % interval lies above 0 and the first is not so; else it is "open". Fixed before any
-of the verdict's seeds was run. Intervals are those of single comparisons.
+and "more than Retrain" if the 95 % interval lies above 0 and the first is not so; else it is "open". So fixed before
+any of these seeds was run; "less than Retrain", the same below 0, was added when one arm needed the word. Intervals
+are those of single comparisons.
 """
 
 import pandas as pd
@@ -62,7 +63,9 @@ def verdict(found: Estimate) -> str:
     """Of what is `left`, in words."""
     if p_equivalent(found, 0, MARGIN) <= 0.05:
         return "as little as Retrain"
-    return "more than Retrain" if found.low > 0 else "open"
+    if found.low > 0:
+        return "more than Retrain"
+    return "less than Retrain" if found.high < 0 else "open"
 
 
 def named(recipe: tuple[str, str]) -> str:
