@@ -20,7 +20,7 @@ from palimpsest.chapters.neighbours import (
     language_tables,
 )
 from palimpsest.chapters.neighbours.language_results import ORIGINAL, RETRAIN, Results, compared
-from palimpsest.chapters.neighbours.profiles import CI, LANGUAGE, SMOKE, Sharp
+from palimpsest.chapters.neighbours.profiles import CI, LANGUAGE, SHARP, SMOKE, Sharp
 from palimpsest.chapters.sau.arms import DENSE, Arm
 from palimpsest.chapters.sau.profiles import JUDGED_AT, PROFILES
 from palimpsest.chapters.sau.small import Cohort
@@ -78,7 +78,7 @@ def test_interventions_leave_the_traces_of_the_original(results):
 
 
 def test_all_tables_and_figures_are_made_of_results(results):
-    for make in ("tests", "compared", "stressed", "verdicts", "in_context", "restored"):
+    for make in ("tests", "compared", "stressed", "verdicts", "in_context", "restored", "ablated"):
         assert len(getattr(language_tables, make)(results))
     assert len(language_tables.ahead(results, "NPO")) == 1 + len(TRIED)
     assert len(language_figures.places(results).axes) == 2
@@ -158,7 +158,7 @@ def test_every_rival_is_searched_for_with_the_same_number_of_trials():
     assert {len(grid) for grid in language_search.GRIDS.values()} == {CI.places}
     found = neighbours.language_search()
     counts = found.groupby("rival").size()
-    assert set(counts.index) == {*CI.rivals, language_search.SHARP}
+    assert set(counts.index) == {*CI.rivals, SHARP}
     assert set(counts) == {CI.places * len(CI.tuning_seeds)}
     assert not set(CI.tuning_seeds) & set(CI.seeds)
 
@@ -189,7 +189,7 @@ def by_hand(**columns):
         for number, arm in enumerate((ORIGINAL, RETRAIN, "arm"))
         for seed in (0, 1)
     ]
-    return Results(pd.DataFrame(rows), pd.DataFrame(), None)
+    return Results(pd.DataFrame(rows), pd.DataFrame(), pd.DataFrame(), None)
 
 
 def test_what_is_left_is_a_share_of_the_mean_lead():

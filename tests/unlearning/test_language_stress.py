@@ -63,6 +63,16 @@ def test_the_trace_is_read_off_the_weights_and_not_off_what_fires():
     assert turned["jaccard"] < 1
 
 
+def test_vectors_are_taken_out_of_their_own_layer():
+    net, encoded = model(), sequences(3, 4)
+    found = trace.find(net, encoded, vectors=3)
+    assert [len(top) for top in found.top] == [3, 3]
+    trace.ablate(net, found.top)
+    for layer, top in zip(decoder_layers(net), found.top, strict=True):
+        gone = (layer.module.mlp.down_proj.weight == 0).all(0).nonzero().flatten()
+        assert gone.tolist() == sorted(top.tolist())
+
+
 def test_overlap_by_hand():
     assert trace.jaccard({1, 2, 3}, {2, 3, 4, 5}) == 0.4
 

@@ -1,36 +1,29 @@
 """The chapter's experiment in language: rivals beside NPO, GradDiff and SAU, and the stress tests on all of them.
 
 Jobs, each cached by itself: `reference` measures the original (the target) and Retrain (the oracle) of one recipe of
-pruning, `arm` and `rival` unlearn and measure, `restored` asks the arms to take false facts back.
+pruning, `arm` and `rival` unlearn and measure, `restored` asks the arms to take false facts back,
+`ablated` takes value vectors out of the original.
 """
-
-import copy
 
 import pandas as pd
 from torch import nn
 
 from palimpsest import runs
-from palimpsest.chapters.neighbours.language_arms import forgetful
-from palimpsest.chapters.neighbours.language_measures import facts, stressed
+from palimpsest.chapters.neighbours.language_arms import forgetful, name_of
+from palimpsest.chapters.neighbours.language_measures import stressed
+from palimpsest.chapters.neighbours.language_probes import ablated, restored
 from palimpsest.chapters.neighbours.language_results import ORIGINAL, RETRAIN, Results, compared
-from palimpsest.chapters.neighbours.language_search import SHARP, settings_of, sharp
-from palimpsest.chapters.neighbours.profiles import LANGUAGE, Language, Sharp
+from palimpsest.chapters.neighbours.language_search import settings_of, sharp
+from palimpsest.chapters.neighbours.profiles import LANGUAGE, SHARP, Language, Sharp
 from palimpsest.chapters.sau.arms import DENSE, Arm
-from palimpsest.chapters.sau.claims import NAMES
 from palimpsest.chapters.sau.cohort import gather, judge_of
 from palimpsest.chapters.sau.course import forget
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PROFILES, Values
 from palimpsest.chapters.sau.search import chosen
 from palimpsest.chapters.sau.small import Cohort
 from palimpsest.chapters.shared.profiles import choose
-from palimpsest.data import author_forms, neighbours, sau_models
+from palimpsest.data import neighbours, sau_models
 from palimpsest.pruning import Masks
-from palimpsest.training import seeds
-from palimpsest.unlearning.language import restor, unlearn
-from palimpsest.unlearning.language.evaluation import probability
-
-CORRUPTION = {"lr": 3e-3, "epochs": 10}
-"""Until the false answers are known as well as the true ones were."""
 
 
 def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]:
@@ -68,43 +61,6 @@ def _row(
     return {"seed": cohort.seed, "pruner": recipe[0], "sparsity": recipe[1], "arm": name} | found
 
 
-def restored(profile: str, seed: int, pruner: str, sparsity: str, arms: list[list]) -> list[dict]:
-    """RESTOR's rows: the original, trained on one false answer to each forget question, and what arms (their fields
-    and values) make of it when they forget the false ones; each with the probability of the true facts, "fact", and
-    the share of the way back, "restored". No bar is kept: a run is taken where it ends."""
-    cohort = gather(profile, "replication", seed)
-    setting, (model, masks) = cohort.setting, cohort.load(ORIGINAL, pruner, sparsity)
-    false = cohort.encode(restor.corrupted(author_forms.forms(cohort.forget)["question"]))
-    clean = probability(model, facts(cohort))
-    restor.corrupt(model, false, seed=seeds.derived(seed, "corruption"), masks=masks, **CORRUPTION)
-    covered = probability(model, facts(cohort))
-    shares = {"clean": clean, "corrupt": covered}
-    for fields, (lr, alpha) in arms:
-        this, changed = Arm(**fields), copy.deepcopy(model)
-        unlearn(
-            changed,
-            false,
-            cohort.encode(cohort.known),
-            this.objective(alpha),
-            lr=lr,
-            update=this.update(masks, changed, seed, setting.top),
-            epochs=setting.unlearn_epochs,
-            batch_size=setting.unlearn_batch,
-            seed=seeds.derived(seed, "unlearning"),
-        )
-        shares[name_of(this)] = probability(changed, facts(cohort))
-    where = {"seed": seed, "pruner": pruner, "sparsity": sparsity}
-    return [
-        where | {"arm": name, "fact": fact, "restored": restor.restored(fact, covered, clean)}
-        for name, fact in shares.items()
-    ]
-
-
-def name_of(arm: Arm) -> str:
-    """What rows, tables and figures call an arm of the SAU chapter."""
-    return SHARP if isinstance(arm, Sharp) else f"{arm.loss} {NAMES[arm.kind]}" if arm.start != DENSE else arm.loss
-
-
 def execute(profile: str) -> Results:
     """Unlearn, measure, compare. Every job is cached. Raises ValueError for an unknown profile."""
     setting = choose(profile, LANGUAGE)
@@ -117,13 +73,15 @@ def execute(profile: str) -> Results:
         recipe = {"pruner": pruner, "sparsity": sparsity}
         asked = [[arm.fields, values[arm.key]] for arm in setting.restored if arm.start == (pruner, sparsity)]
         jobs += [{"what": "reference", **recipe}, {"what": "restored", **recipe, "arms": asked}]
+    jobs += [{"what": "ablated", "vectors": vectors} for vectors in setting.ablated]
     whole = [{"profile": profile, "seed": seed, **job} for seed in setting.seeds for job in jobs]
     found = runs.run_all(job, whole, show="neighbours: language")
-    parts = {kind: [] for kind in (True, False)}
+    parts = {"restored": [], "ablated": [], "rows": []}
     for one, rows in zip(whole, found, strict=True):
-        parts[one["what"] == "restored"] += rows
+        parts[one["what"] if one["what"] in parts else "rows"] += rows
+    tables = {name: pd.DataFrame(rows) for name, rows in parts.items()}
     search = neighbours.language_search() if setting.shipped else None
-    return Results(compared(pd.DataFrame(parts[False])), pd.DataFrame(parts[True]), search)
+    return Results(compared(tables["rows"]), tables["restored"], tables["ablated"], search)
 
 
 def values_of(setting: Language) -> dict[tuple[str, ...], Values]:
@@ -135,4 +93,5 @@ def values_of(setting: Language) -> dict[tuple[str, ...], Values]:
 
 def job(what: str, **config) -> list[dict]:
     """One job of the experiment by its name."""
-    return {"reference": reference, "arm": arm, "rival": rival, "restored": restored}[what](**config)
+    jobs = {"reference": reference, "arm": arm, "rival": rival, "restored": restored, "ablated": ablated}
+    return jobs[what](**config)

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 from torch import nn
 
-from palimpsest.chapters.sau.arms import DENSE
+from palimpsest.chapters.neighbours.profiles import SHARP, Sharp
+from palimpsest.chapters.sau.arms import DENSE, Arm
+from palimpsest.chapters.sau.claims import NAMES
 from palimpsest.chapters.sau.cohort import judge_of
 from palimpsest.chapters.sau.course import BISECTIONS, to_bar
 from palimpsest.chapters.sau.measures import BAR
@@ -66,3 +68,8 @@ def subjects(cohort: Cohort) -> Subjects:
         return [cohort.tokenizer(f" {name}", add_special_tokens=False).input_ids for name in authors]
 
     return list(zip(names(cohort.forget), names(cohort.retain), strict=False))
+
+
+def name_of(arm: Arm) -> str:
+    """What rows, tables and figures call an arm of the SAU chapter."""
+    return SHARP if isinstance(arm, Sharp) else f"{arm.loss} {NAMES[arm.kind]}" if arm.start != DENSE else arm.loss

@@ -13,11 +13,12 @@ ORIGINAL, RETRAIN = "target", "oracle"
 @dataclass(frozen=True, eq=False)
 class Results:
     """`rows`: one per model, with "gap closed" as in the SAU chapter and the columns of `language_measures.TESTS`;
-    `restored`: the rows of `restored`; `search`: the trials that chose the rivals' settings, None where none are
-    shipped."""
+    `restored`, `ablated`: the rows of these jobs; `search`: the trials that chose the rivals' settings, None where
+    none are shipped."""
 
     rows: pd.DataFrame
     restored: pd.DataFrame
+    ablated: pd.DataFrame
     search: pd.DataFrame | None
 
     def column(self, name: str, arm: str, recipe: tuple[str, str]) -> pd.Series:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from palimpsest import runs
 from palimpsest.chapters.neighbours.language_arms import forgetful
-from palimpsest.chapters.neighbours.profiles import Language, Sharp
+from palimpsest.chapters.neighbours.profiles import SHARP, Language, Sharp
 from palimpsest.chapters.sau.arms import DENSE
 from palimpsest.chapters.sau.cohort import gather
 from palimpsest.chapters.sau.course import forget
@@ -21,9 +21,6 @@ from palimpsest.chapters.sau.profiles import MAIN, Values
 from palimpsest.data import neighbours
 from palimpsest.training import TrainingDiverged
 from palimpsest.unlearning.language.evaluation import probability
-
-SHARP = "NPO + SAM"
-"""What the arm `Sharp` is called among rivals."""
 
 
 def _crossed(**values: tuple[float, ...]) -> list[dict[str, float]]:

@@ -59,12 +59,9 @@ def compared(results: Results) -> pd.DataFrame:
 
 def ahead(results: Results, of: str, recipe: tuple[str, str] = DENSE) -> pd.DataFrame:
     """Gap closed by the other arms of a recipe less that of one, paired by seed."""
-    base = 100 * results.column("gap closed", of, recipe)
-    return pd.DataFrame(
-        {"arm": arm, f"ahead of {of}": show(paired(100 * results.column("gap closed", arm, recipe), base))}
-        for arm in arms(results, recipe)
-        if arm != of
-    )
+    gaps = {arm: 100 * results.column("gap closed", arm, recipe) for arm in arms(results, recipe)}
+    rows = [{"arm": arm, f"ahead of {of}": show(paired(gap, gaps[of]))} for arm, gap in gaps.items() if arm != of]
+    return pd.DataFrame(rows)
 
 
 def stressed(results: Results) -> pd.DataFrame:
@@ -114,6 +111,16 @@ def restored(results: Results) -> pd.DataFrame:
         if arm not in ("clean", "corrupt"):
             row["restored"] = level(estimate(100 * part.restored))
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def ablated(results: Results) -> pd.DataFrame:
+    """The original without some value vectors of each layer, in %: the forget facts, and the retention kept."""
+    rows = []
+    for (vectors, which), part in results.ablated.groupby(["vectors", "which"], sort=False):
+        found = {"probability of the facts": part.fact, "retention kept": part.kept}
+        shown = {name: level(estimate(100 * values)) for name, values in found.items()}
+        rows.append({"vectors of a layer": vectors, "which": which} | shown)
     return pd.DataFrame(rows)
 
 

@@ -7,6 +7,9 @@ from palimpsest.chapters.sau.arms import Arm
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN
 from palimpsest.unlearning.language import Objective, SamNPO
 
+SHARP = "NPO + SAM"
+"""What the arm `Sharp` is called among rivals."""
+
 
 @dataclass(frozen=True)
 class Sharp(Arm):
@@ -26,8 +29,9 @@ class Sharp(Arm):
 class Language:
     """`arms` are those of SAU's headline and the dense GradDiff, `rivals` names of `RIVALS`, all run on `seeds`, with
     the arm `Sharp`; `restored` are the arms that are asked to take false facts back. `places`: settings that each
-    rival is tried with on `tuning_seeds` (the same number for all). `asked`: every so manieth forget question is
-    asked in all forms. `shipped`: the trials are read from `data/`."""
+    rival is tried with on `tuning_seeds`, the same number for all. `ablated`: how many value vectors of each layer
+    are taken out of the original. `asked`: every so manieth forget question is asked in all forms. `shipped`: the
+    trials are read from `data/`."""
 
     name: str
     seeds: tuple[int, ...]
@@ -35,6 +39,7 @@ class Language:
     arms: tuple[Arm, ...]
     rivals: tuple[str, ...] = ("ULD", "ROCR", "ECO", "Neuron Adjust", "Key Space Detection")
     restored: tuple[Arm, ...]
+    ablated: tuple[int, ...] = (10, 40, 80)
     places: int = 9
     asked: int = 2
     shipped: bool = False
@@ -58,6 +63,7 @@ SMOKE = Language(
     tuning_seeds=(1000,),
     arms=(DENSE_NPO, SAU),
     restored=(DENSE_NPO,),
+    ablated=(4,),
     places=1,
     asked=8,
 )

@@ -29,7 +29,7 @@ TOKENS = 50
 @dataclass(frozen=True)
 class Trace:
     """Of the model as it was, layer by layer: `firing`, how neurons fire where a fact's tokens are predicted,
-    [tokens, neurons] each; `facts`, these tokens, [tokens]; `top`, the neurons that write most of them, [VECTORS]
+    [tokens, neurons] each; `facts`, these tokens, [tokens]; `top`, the neurons that write most of them, [vectors]
     each; `highest`, the TOKENS highest tokens of each."""
 
     firing: list[Tensor]
@@ -39,15 +39,15 @@ class Trace:
 
 
 @torch.no_grad()
-def find(model: nn.Module, encoded: Encoded) -> Trace:
-    """`encoded`: sequences whose answers are the facts and nothing else."""
+def find(model: nn.Module, encoded: Encoded, vectors: int = VECTORS) -> Trace:
+    """`encoded`: sequences whose answers are the facts and nothing else. `vectors`: how many of each layer's."""
     layers = [layer.module.mlp.down_proj for layer in decoder_layers(model)]
     firing = [counted(model, matrix, encoded, entering=True) for matrix in layers]
     facts = encoded.labels[encoded.labels != IGNORED]
     wanted, top, highest = wants(model, facts), [], []
     for fires, matrix in zip(firing, layers, strict=True):
         writes = (fires * (wanted @ matrix.weight)).mean(0)
-        top.append(writes.topk(min(VECTORS, len(writes))).indices)
+        top.append(writes.topk(min(vectors, len(writes))).indices)
         highest.append(highest_tokens(model, matrix.weight[:, top[-1]]))
     return Trace(firing, facts, top, highest)
 
@@ -81,6 +81,13 @@ def left(model: nn.Module, trace: Trace) -> dict[str, float]:
         for before, now in zip(highest.tolist(), highest_tokens(model, weight[:, top]).tolist(), strict=True)
     ]
     return {"written": written, "jaccard": sum(overlaps) / len(overlaps)}
+
+
+@torch.no_grad()
+def ablate(model: nn.Module, top: list[Tensor]) -> None:
+    """Set these value vectors of each layer to 0, in place: what the paper shows to remove a concept."""
+    for layer, neurons in zip(decoder_layers(model), top, strict=True):
+        layer.module.mlp.down_proj.weight[:, neurons] = 0
 
 
 def jaccard(one: set[int], other: set[int]) -> float:
