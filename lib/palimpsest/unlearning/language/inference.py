@@ -6,7 +6,6 @@ use of a transformers model, so that all are measured alike.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +23,6 @@ MARK = 2
 class Rival:
     """A frozen dataclass of settings; `apply` gives a model that has forgotten."""
 
-    needs_subjects: ClassVar[bool] = False
-    """Whether it must be told whom or what the forget set is about."""
-
     def apply(
         self,
         model: nn.Module,
@@ -38,7 +34,7 @@ class Rival:
     ) -> nn.Module:
         """A model that has forgotten, with the weights of `model`, a transformers decoder, and not a copy of them.
 
-        forget, retain: the sequences. subjects: where `needs_subjects`; names to see are those of retain sequences.
+        forget, retain: the sequences. subjects: what ROCR alone reads; names to see are those of retain sequences.
         Raises ValueError for inputs that cannot be meant.
         """
         raise NotImplementedError
@@ -122,7 +118,8 @@ def prompt_ends(ids: Tensor, mark: Tensor) -> Tensor:
 
 @torch.no_grad()
 def passing(model: nn.Module, module: nn.Module, ids: Tensor, *, entering: bool) -> Tensor:
-    """What enters (or leaves) `module`, a part of the decoder, when ids [N, T] run through it: [N, T, width]."""
+    """What enters (or leaves) `module`, a part of the decoder, when all ids [N, T] run through it at once, [N, T,
+    width]."""
     caught = []
 
     def catch(_, arguments, output):

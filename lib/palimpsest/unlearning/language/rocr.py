@@ -1,7 +1,6 @@
 """ROCR: rank-one concept redirection (Ye, Zhang and Wu 2025, arXiv 2506.07795)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +13,20 @@ from palimpsest.unlearning.language.inference import Rival, counted, passing
 
 @dataclass(frozen=True)
 class ROCR(Rival):
-    """Where a name ends, the model is made to see another: W, the last matrix of one layer's MLP, becomes W + Δ, in
-    place, for one name after another (`redirection`). k, what enters W there, and r, what the layer's output lacks
-    there of that of the other name, are means over the prompts that have the name.
+    """Where the prompt has a name, the model is made to see another: W, the last matrix of one layer's MLP, becomes
+    W + Δ, in place, for one token of one name after another (`redirection`). k, what enters W there, and r, what the
+    layer's output lacks there of that at the other name's token, are means over the prompts that have the name.
 
     Stated by the abstract: training-free, a rank-one change, the concept is redirected to a harmless one. Its code:
-    the equation, with the projection of AlphaEdit (Fang et al. 2024, arXiv 2410.02355); layers 4 and 5 of 32 share r;
-    the other representation is that of one fixed name, noise, or optimised towards a refusal. Our reading: a fixed
-    name; one layer, at the same depth, ⌊4/32 of their number⌋; contexts are the prompts of the two sets; directions
-    count as unused whose share of the retained keys' second moment is below `null` of the largest.
+    the equation, with the projection of AlphaEdit (Fang et al. 2024, arXiv 2410.02355), at one token of the name;
+    layers 4 and 5 of 32 share r; the other representation is that of one fixed name, noise, or optimised towards a
+    refusal. Our reading: a fixed name; every token, since in a small model each may say whose name it is; one layer,
+    at the same depth, ⌊4/32 of their number⌋; contexts are the prompts of the two sets; directions count as unused
+    whose share of the retained keys' second moment is below `null` of the largest.
     """
 
     null: float = 1e-3
     ridge: float = 1e-2
-
-    needs_subjects: ClassVar[bool] = True
 
     def __post_init__(self):
         require_number("null", self.null, most=1)

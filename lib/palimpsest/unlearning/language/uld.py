@@ -35,7 +35,7 @@ class ULD(Rival):
     nothing of the retain set.
 
     Stated by the paper: the reversed goals, the difference. Its code: the assistant is the first 8 of 32 layers with
-    the output head, trained by LoRA; weight 0.8, 0.75 or 1 by task; z_a is 0 for tokens whose probability under z is
+    the output head, trained by LoRA; weight 0.8 for TOFU; z_a is 0 for tokens whose probability under z is
     below a hundredth of the largest; the forget set is augmented by paraphrases, the retain set by wrong answers.
     Our reading: a quarter of the layers, at least one, all weights trained; no augmentation and no filter, so that
     the method sees what all others see and the difference stays one of logits.
