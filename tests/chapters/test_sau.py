@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny_sau import TINY
 
 from palimpsest.chapters.sau import claims, course, probes, search, ship, small, small_measures
 from palimpsest.chapters.sau.arms import DENSE, KEYS, Arm
@@ -13,27 +14,13 @@ from palimpsest.chapters.sau.cohort import to_make
 from palimpsest.chapters.sau.course import forget
 from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import BAR, compared
-from palimpsest.chapters.sau.profiles import CI, JUDGED_AT, MAIN, PROFILES, SMOKE, SPARSITIES
+from palimpsest.chapters.sau.profiles import CI, JUDGED_AT, MAIN, PROFILES, SPARSITIES
 from palimpsest.chapters.sau.small import Cohort
 from palimpsest.data import manifest, sau_models
 from palimpsest.runs import paths
-from palimpsest.training.language import Recipe
 from palimpsest.unlearning.language.evaluation import probability
 
 WHOSE = ("target", "oracle")
-TINY = replace(
-    SMOKE,
-    training=Recipe(1, 3e-3, 64),
-    calibration=8,
-    width=16,
-    hidden=16,
-    layers=1,
-    heads=2,
-    kv_heads=1,
-    intermediate=32,
-    unlearn_batch=24,
-    look_every=1,
-)
 VALUES = (1e-3, 1.0)
 
 
