@@ -11,6 +11,9 @@ from palimpsest.chapters.unlearning_quantised.experiment import forget
 from palimpsest.metrics.distances import linear_cka
 from palimpsest.metrics.representation import PROBES
 
+SEEN = 400
+"""Images that no network was trained on: so many teach the probes, and so many others give the similarity."""
+
 
 def exchanged(bodies: list[nn.Module], heads: list[nn.Module]) -> list[nn.Module]:
     """Copies of `bodies` with the last layers of `heads`."""
@@ -31,10 +34,10 @@ def knowledge(
 
     right: called by their label. head: by the original's body under this network's head, what the last layer's change
     alone does; body: by this network's body under the original's head. linear, nearest: by probes of the features,
-    which learned from the validation images. cka_original, cka_retrain: similarity of the features of the test set.
+    which learned from validation images. cka_original, cka_retrain: similarity of the features of test images.
     """
     x, y = asked
-    seen, labels = problem.validation
+    (seen, labels), tests = (part[:SEEN] for part in problem.validation), problem.test[0][:SEEN]
 
     def right(networks):
         return (training.logits(networks, x).argmax(2) == y).double().mean(1).tolist()
@@ -45,12 +48,12 @@ def knowledge(
         "body": right(exchanged(models, originals)),
     }
     features, known = (training.predict(models, images)[0].cpu() for images in (x, seen))
-    tests = [training.predict(networks, problem.test[0])[0].cpu() for networks in (models, originals, retrained)]
+    alike = [training.predict(networks, tests)[0].cpu() for networks in (models, originals, retrained)]
     labels = labels.cpu()
     for name, probe in zip(("linear", "nearest"), PROBES.values(), strict=True):
         parts[name] = [probe(known[k], labels, features[k], y[k].cpu()) for k in range(len(models))]
-    for name, other in (("cka_original", tests[1]), ("cka_retrain", tests[2])):
-        parts[name] = [linear_cka(own, its) for own, its in zip(tests[0], other, strict=True)]
+    for name, other in (("cka_original", alike[1]), ("cka_retrain", alike[2])):
+        parts[name] = [linear_cka(own, its) for own, its in zip(alike[0], other, strict=True)]
     return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
 
 

@@ -3,10 +3,10 @@
 separates: a test tells the original from Retrain where the 95 % interval of their difference within seeds excludes
 zero; where it does not, the page says that the test cannot at this size, and no method is judged by it.
 
-side: a method that loses at least `LEAST` points on the forget set "moves the last layer" where its head alone, on the
-original's body, loses more than its body alone, under the original's head (95 % interval of the difference within
+side: a method that loses at least `LEAST` points on the forget set "moves the last layer" where its head alone, on
+the original's body, loses more than its body alone, under the original's head (95 % interval of the difference within
 seeds above zero), and "moves the body" where that lies below zero; else "undecided". LEAST is two points, which is
-two of the headline's hundred forget samples.
+two of the headline's hundred forget samples. Retrain, from the original's start, is asked the same.
 
 nearer: a measure lies nearer to Retrain, or to the original, where the 95 % interval of its distance to the middle
 between the two within seeds excludes zero; else "between".
@@ -96,13 +96,15 @@ def where(results: Results, table: str = "probes", **at: str) -> pd.DataFrame:
         column = {name: estimate(results.column(table, name, method, **at)) for name in ("right", "head", "body")}
         row = {"network": method, "right": level(column["right"])}
         row |= {"its head alone": level(column["head"]), "its body alone": level(column["body"])}
-        if method in methods:
+        if method in (*methods, "retrain"):
             row["moves"] = side(results, table, method, **at)
         for name, (measure, unit) in list(TESTS.items())[1:]:
             e = estimate(results.column(table, measure, method, **at))
             row[name] = level(e) if unit else f"{e.mean:.3f}"
-            if method in methods:
+            if method in methods and unit:
                 row[name] += f", {nearer(results, table, measure, method, **at)}"
+            elif method in methods:
+                row["minus the original's"] = show(within(results, table, measure, method, "original", **at), "", 3)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -34,7 +34,7 @@ class Setting:
     forget: int = 30
     unseen: int = 600
     networks: int = 8
-    datamodels: int = 40
+    datamodels: int = 32
     epochs: int = 20
     unlearn_epochs: int = 4
     unlearn_batch: int = 10
