@@ -29,7 +29,7 @@ class Setting:
 
 PROFILES = {
     "smoke": Setting(2, decoded=1, single=1, followed=1, thresholds=(1.0,), speed_ups=(2.0,)),
-    "ci": Setting(10, decoded=2, single=1, followed=10, thresholds=(0.5, 1.0), speed_ups=(2.0, 4.0)),
+    "ci": Setting(10, decoded=2, single=1, followed=6, thresholds=(0.5, 1.0), speed_ups=(2.0, 4.0)),
 }
 
 BUDGET = {"nodes": NODES, "depth": DEPTH}
@@ -69,7 +69,7 @@ def decode(profile: str, seed: int, count: int, drafter: str, policy: str) -> li
 
 
 def skipped(profile: str, seed: int, count: int, speed_up: float) -> list[dict]:
-    """The same of SAGE with the target as its own drafter, some layers left out, replayed along the target's texts."""
+    """The same of SAGE with the target as its own drafter, some layers left out: replayed along its texts."""
     target, policy = CHAPTER[profile].family.decoder("target"), decoding.policies["sage"]()
     drafter = DRAFTERS["layer skipping"](target.model, speed_up)
     asked, rows = CHAPTER[profile].inputs("evaluation", seed, "target", count), []

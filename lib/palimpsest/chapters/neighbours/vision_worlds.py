@@ -32,10 +32,10 @@ class Setting:
     seeds: tuple[int, ...]
     samples: int = 300
     forget: int = 30
-    unseen: int = 600
+    unseen: int = 400
     networks: int = 8
     datamodels: int = 32
-    epochs: int = 20
+    epochs: int = 15
     unlearn_epochs: int = 4
     unlearn_batch: int = 10
     retain_samples: int = 90
