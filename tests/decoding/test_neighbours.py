@@ -130,7 +130,7 @@ def test_exploring_spreads_over_the_first_level():
 
 def test_a_drafter_that_knows_nothing_gives_no_tree():
     assert len(drafted_by(Aded(), Scripted(UNKNOWN), UNKNOWN)[1]) == 0
-    with pytest.raises(ValueError, match="^explore: got -1"):
+    with pytest.raises(ValueError, match=r"^explore: got -1"):
         Aded(explore=-1)
 
 
@@ -157,8 +157,10 @@ def test_a_model_without_layers_shares_every_weight_and_leaves_the_other_whole(d
     small = without_layers(deep, 2)
     own = {parameter.data_ptr() for parameter in deep.parameters()}
     assert all(parameter.data_ptr() in own for parameter in small.parameters())
-    assert len(small.model.layers) == 2 and small.config.num_hidden_layers == 2
-    assert torch.equal(deep(ids).logits, before) and deep.config.num_hidden_layers == 4
+    assert len(small.model.layers) == 2
+    assert small.config.num_hidden_layers == 2
+    assert torch.equal(deep(ids).logits, before)
+    assert deep.config.num_hidden_layers == 4
     # By hand: embedding, first and last layer, norm, head.
     hidden, place = deep.model.embed_tokens(ids), torch.arange(len(PROMPT))[None]
     rotary = deep.model.rotary_emb(hidden, place)
@@ -170,7 +172,7 @@ def test_a_model_without_layers_shares_every_weight_and_leaves_the_other_whole(d
 
 
 def test_a_speed_up_below_one_is_refused():
-    with pytest.raises(ValueError, match="^speed_up: got 0.5"):
+    with pytest.raises(ValueError, match=r"^speed_up: got 0.5"):
         kept_layers(4, 0.5)
 
 
@@ -192,7 +194,8 @@ def test_a_level_is_one_row_of_the_mean_embedding(deep):
         found = drafted.distributions[node]
         assert list(found.tokens) == want.indices.tolist()
         assert [p * found.mass for p in found.probs] == pytest.approx(want.values.tolist(), rel=1e-5)
-    assert drafter.forwards == 3 and drafter.decoder.pending == 2
+    assert drafter.forwards == 3
+    assert drafter.decoder.pending == 2
     drafter.commit([0])
     assert drafter.decoder.length == len(PROMPT) + 1  # the superposed row is dropped
 
@@ -206,7 +209,7 @@ def test_the_matrix_tells_the_nodes_of_a_level_apart():
     assert list(found.tokens) == [4, 3]
     assert found.probs == pytest.approx([math.sqrt(3) / (1 + math.sqrt(3)), 1 / (1 + math.sqrt(3))])
     assert drafter._told_apart(model, 5) is model  # not seen
-    with pytest.raises(ValueError, match="^mix: got 2"):
+    with pytest.raises(ValueError, match=r"^mix: got 2"):
         SuperposedDrafter(Bigram(torch.zeros(6, 6)), mix=2)
 
 
@@ -249,7 +252,9 @@ def test_a_threshold_of_everything_is_one_model_alone(deep):
     other = nearby(deep, 0.3)
     alone = run(other, None, "autoregressive").tokens
     found = entropy_adaptive(other, deep, PROMPT, max_new_tokens=COUNT, threshold=1e9)
-    assert found.tokens == alone and not any(found.by) and found.forwards == (COUNT - 1, 0)
+    assert found.tokens == alone
+    assert not any(found.by)
+    assert found.forwards == (COUNT - 1, 0)
 
 
 def test_a_text_ends_with_a_stop_token_and_nonsense_is_refused():
@@ -258,11 +263,12 @@ def test_a_text_ends_with_a_stop_token_and_nonsense_is_refused():
     for changes, named in (({"window": 0}, "window"), ({"threshold": -1}, "threshold"), ({"least": 0}, "least")):
         with pytest.raises(ValueError, match=f"^{named}: got"):
             entropy_adaptive(small, large, [0], **{"max_new_tokens": 2, "threshold": 1} | changes)
-    with pytest.raises(ValueError, match="^small, large: got 4 and 6 tokens"):
+    with pytest.raises(ValueError, match=r"^small, large: got 4 and 6 tokens"):
         entropy_adaptive(small, Bigram(torch.zeros(6, 6)), [0], max_new_tokens=2, threshold=1)
 
 
 def test_every_neighbour_is_reachable_by_name():
-    assert set(POLICIES).isdisjoint(policies) and isinstance(POLICIES["aded"](), Aded)
+    assert set(POLICIES).isdisjoint(policies)
+    assert isinstance(POLICIES["aded"](), Aded)
     assert isinstance(DRAFTERS["layer skipping"](llama(7)), ModelDrafter)
-    assert LOSSY == {"entropy adaptive": entropy_adaptive}
+    assert {"entropy adaptive": entropy_adaptive} == LOSSY

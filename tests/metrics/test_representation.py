@@ -51,7 +51,7 @@ def test_what_cannot_be_meant_is_refused(probe, changes, named):
 
 
 def test_more_neighbours_than_there_are_are_refused():
-    with pytest.raises(ValueError, match="^k: got 5, want at most the 4"):
+    with pytest.raises(ValueError, match=r"^k: got 5, want at most the 4"):
         nearest_neighbours(KNOWN, LABELS, ASKED, LABELS, k=5)
 
 

@@ -1,1 +1,1 @@
-"""Neighbours of the five papers: rivals and stress tests in the same protocol."""
+"""What the neighbours of the five papers have found: their rivals and stress tests, in the five papers' protocols."""
