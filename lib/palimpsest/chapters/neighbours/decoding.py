@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from palimpsest import runs
-from palimpsest.chapters.neighbours.decoding_arms import ARMS, PROFILES, decode, skipped, switched
+from palimpsest.chapters.neighbours.decoding_arms import ARMS, PROFILES, decode, skipped, switched, texts
 from palimpsest.chapters.sage import experiment as sage
 from palimpsest.chapters.sage.arms import Arm
 from palimpsest.chapters.sage.cost import recorded
@@ -106,7 +106,9 @@ def _of_chapter(profile, setting, seeds) -> list[dict]:
         fields = asdict(Arm("sage", drafter=drafter))
         job = {"profile": profile, "group": "evaluation", "count": chapter.decoded, **fields}
         parts = runs.run_all(sage.decode, [job | {"seed": s} for s in seeds], show="decoding 2/3: without a model")
-        found += _named([(arm, s) for s in seeds], parts)
+        for s, part in zip(seeds, parts, strict=True):
+            own = [row | {"same": row["tokens"] == text} for row, text in zip(part, texts(profile, s), strict=False)]
+            found += _named([(arm, s)], [own])
     return found
 
 

@@ -107,7 +107,7 @@ def switched(profile: str, seed: int, count: int, threshold: float) -> list[dict
                 "large": sum(found.by) / len(found.by),
                 "cost": float(spent) / costs.unit / (len(found.tokens) - 1),
                 "same": found.tokens == text,
-                "until": len(text) if alike is None else alike,
+                "until": min(len(found.tokens), len(text)) if alike is None else alike,
                 "true": true_levels(found.tokens, shown.images[i : i + 1]),
                 "true of target": true_levels(text, shown.images[i : i + 1]),
             }

@@ -10,10 +10,11 @@ from itertools import chain
 import pandas as pd
 
 from palimpsest import runs
-from palimpsest.chapters.neighbours.vision_poison import KNOWN, corrected, poison
+from palimpsest.chapters.neighbours import vision_poison, vision_stress
+from palimpsest.chapters.neighbours.vision_poison import KNOWN, corrected
 from palimpsest.chapters.neighbours.vision_probes import probed
 from palimpsest.chapters.neighbours.vision_spread import spread
-from palimpsest.chapters.neighbours.vision_stress import MATCHING, PUBLISHED, elsewhere, measured, tried
+from palimpsest.chapters.neighbours.vision_stress import MATCHING, PUBLISHED, measured, tried
 from palimpsest.chapters.neighbours.vision_worlds import PROFILES, prepared
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.chapters.unlearning_quantised import experiment
@@ -74,9 +75,9 @@ def execute(profile: str) -> Results:
     values |= dict.fromkeys(("original", "retrain", "retrain again"), [0.0] * len(seeds))
     values["oracle matching"] = values["DMM"]
     below = values["fine-tune"]
-    for kind in KINDS[1:]:
-        runs.artifact(elsewhere, {"profile": profile, "kind": kind, "values": below})
-    runs.artifact(poison, {"profile": profile})
+    jobs = [{"profile": profile, "kind": kind, "values": below} for kind in KINDS[1:]]
+    runs.run_all(vision_stress.settled, jobs, show="vision 3/4: other forget sets")
+    runs.run_all(vision_poison.settled, [{"profile": profile}], show="vision 3/4: poisoned networks")
     jobs = [
         {"profile": profile, "kind": kind, "method": method, "values": values[method], "below": below}
         for kind in KINDS

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from palimpsest import runs, training
 from palimpsest.chapters.neighbours.vision_stress import forgotten
-from palimpsest.chapters.neighbours.vision_worlds import PROFILES, Small, fitted, problem, starts
+from palimpsest.chapters.neighbours.vision_worlds import PROFILES, Small, firsts, problem
 from palimpsest.chapters.unlearning_quantised.arms import METHODS
 from palimpsest.chapters.unlearning_quantised.cohort import Problem
 from palimpsest.training import seeds as draws
@@ -38,9 +38,14 @@ def poison(profile: str) -> dict[str, Tensor]:
     for kind in ("original", *KNOWN):
         given = told(profile, "all" if kind == "original" else kind)
         x, y = (given.x, given.y) if kind == "original" else given.take(given.retain)
-        models = fitted(setting, x, y, [starts(seed, "retrain", 1)[0] for seed in given.seeds])
+        models = firsts(setting, x, y, given.seeds)
         found |= {f"{kind}.{k}.{n}": v for k, m in enumerate(models) for n, v in m.state_dict().items()}
     return found
+
+
+def settled(profile: str) -> None:
+    """Train and keep what `poison` gives."""
+    runs.artifact(poison, {"profile": profile})
 
 
 def networks(profile: str, kind: str) -> list[nn.Module]:

@@ -12,16 +12,7 @@ from torch import Tensor, nn
 
 from palimpsest import runs, training
 from palimpsest.chapters.neighbours.vision_probes import knowledge
-from palimpsest.chapters.neighbours.vision_worlds import (
-    PROFILES,
-    Setting,
-    Small,
-    fitted,
-    loaded,
-    problem,
-    starts,
-    world,
-)
+from palimpsest.chapters.neighbours.vision_worlds import PROFILES, Setting, Small, firsts, loaded, problem, world
 from palimpsest.chapters.unlearning_quantised import measures
 from palimpsest.chapters.unlearning_quantised.arms import METHODS
 from palimpsest.chapters.unlearning_quantised.cohort import Problem
@@ -103,9 +94,13 @@ def elsewhere(profile: str, kind: str, values: Sequence[float]) -> dict[str, Ten
         originals = first_of(profile, "original")
         chosen = worst_case(originals, given.x, given.y, setting.forget, below, seeds=given.seeds)
     given = problem(setting, setting.seeds, chosen)
-    own = [starts(seed, "retrain", 1)[0] for seed in given.seeds]
-    models = fitted(setting, *given.take(given.retain), own)
+    models = firsts(setting, *given.take(given.retain), given.seeds)
     return {"chosen": chosen} | {f"{k}.{n}": v for k, m in enumerate(models) for n, v in m.state_dict().items()}
+
+
+def settled(profile: str, kind: str, values: Sequence[float]) -> None:
+    """Choose, train and keep what `elsewhere` gives."""
+    runs.artifact(elsewhere, {"profile": profile, "kind": kind, "values": list(values)})
 
 
 def measured(profile: str, kind: str, method: str, values: Sequence[float], below: Sequence[float]) -> list[dict]:

@@ -105,6 +105,11 @@ def starts(seed: int, kind: str, count: int) -> list[int]:
     return [draws.derived(seed, *("again",) * (kind == "retrain again"), k) for k in range(count)]
 
 
+def firsts(setting: Setting, x: Tensor, y: Tensor, seeds: Sequence[int]) -> list[nn.Module]:
+    """A network of each world on other data than its own, from the first start of its originals."""
+    return fitted(setting, x, y, [starts(seed, "retrain", 1)[0] for seed in seeds])
+
+
 def world(profile: str, seed: int) -> dict[str, Tensor]:
     """The networks of a world, as "KIND.K.NAME", and "contribution" [F, classes], what its datamodels say that the
     forget set adds to the outputs on itself."""
