@@ -7,6 +7,7 @@ import torch
 from palimpsest.chapters.neighbours import decoding_tables as tables
 from palimpsest.chapters.neighbours.decoding import Results, costs_of
 from palimpsest.chapters.neighbours.decoding_arms import true_levels
+from palimpsest.chapters.neighbours.vision_decoding_verdicts import held
 from palimpsest.data import captions, fashion_mnist, pairs
 
 
@@ -52,3 +53,16 @@ def test_true_statements_are_counted_against_the_picture():
     assert true_levels(tokens, image) == 1.0
     wrong = captions.compose(label, [(level + 1) % 3 for level in own], "detail", torch.Generator().manual_seed(0))
     assert true_levels(pairs.processor().tokenizer.encode(wrong.text), image) == 0.0
+
+
+def test_what_held_is_said_in_the_grammar_of_verdicts():
+    arms = {"trigrams, ADED's tree": [3, 3], "recycling, ADED's tree": [1, 1], "skipping 2×, SAGE": [0, 0]}
+    arms |= {arm: [2, 2] for arm in ("SAGE", "superposed without n-grams, SAGE")}
+    table = pd.DataFrame([row for arm, accepted in arms.items() for row in rows(arm, accepted)])
+    lossy = pd.DataFrame([{"threshold": 1.0, "seed": s, "true": 0.5, "true of target": 0.9} for s in range(3)])
+    told = held(Results(table, lossy))
+    # Two drafts more; the same cost; forty points less are true. What a chain that fails costs depends on the machine
+    # whose seconds were recorded.
+    assert told["what held here"].tolist()[:2] == ["supported", "no effect"]
+    assert told["what held here"].tolist()[3] == "contradicted"
+    assert "trigrams +2.00" in told.measured[0]

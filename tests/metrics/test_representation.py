@@ -18,16 +18,18 @@ def test_a_linear_probe_finds_the_direction_that_tells_classes_apart():
     assert linear_probe(KNOWN, LABELS, ASKED, [0, 1, 0, 1]) == 0.5
 
 
-def test_a_linear_probe_does_not_depend_on_the_scale_of_a_column_or_a_constant_one():
-    scaled = np.c_[KNOWN * [1e3, 1e-3], np.full(4, 7.0)]
-    assert linear_probe(scaled, LABELS, np.c_[ASKED * [1e3, 1e-3], np.full(4, 7.0)], [0, 0, 1, 1]) == 1.0
+def test_a_linear_probe_does_not_depend_on_place_and_scale_of_a_column_or_on_a_constant_one():
+    def moved(features):
+        return np.c_[features * [1e3, 1e-3] + [5e4, -2.0], np.full(4, 7.0)]
+
+    assert linear_probe(moved(KNOWN), LABELS, moved(ASKED), [0, 0, 1, 1]) == 1.0
 
 
 def test_nearest_neighbours_go_by_angle_and_majority():
-    known = np.array([[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [0.0, 1.0], [0.1, 1.0]])
+    known = np.array([[10.0, 0.0], [10.0, 1.0], [10.0, -1.0], [0.0, 1.0], [0.1, 1.0]])
     labels = [0, 0, 0, 1, 1]
-    # (0, 9) points as the last two, whatever its length; of its three nearest one is (1, 0.1), which loses.
-    asked = [[9.0, 0.0], [0.0, 9.0]]
+    # (1, 0) lies beside the last two and points as the first three; (0, 9) has (10, 1) among its three, which loses.
+    asked = [[1.0, 0.0], [0.0, 9.0]]
     assert nearest_neighbours(known, labels, asked, [0, 1], k=3) == 1.0
     # All five: three of class 0.
     assert nearest_neighbours(known, labels, asked, [0, 1], k=5) == 0.5

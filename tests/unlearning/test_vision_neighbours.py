@@ -142,7 +142,7 @@ def test_a_step_takes_weight_from_what_was_forgotten():
     losses = torch.tensor([[3.0, 0.0, 0.0, 3.0]], dtype=torch.float64)
     # w - step (loss + 2γw) = (0.4, 1, 0, -0.6) less γ's ten-thousandths; clamp(· + 0.3) sums to 0.7 + 1 + 0.3.
     assert updated(w, losses, 2, 0.2)[0].tolist() == pytest.approx([0.7, 1.0, 0.3, 0.0], abs=1e-3)
-    assert largest(torch.tensor([[0.1, 0.9, 0.9, 0.2]]), 3).tolist() == [[1, 2, 3]]
+    assert largest(torch.tensor([[0.1, 0.5, 0.5, 0.9, 0.5]]), 3).tolist() == [[1, 2, 3]]
 
 
 def test_the_hardest_set_is_what_the_lower_problem_leaves_known():
