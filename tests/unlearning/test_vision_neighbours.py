@@ -75,11 +75,22 @@ def test_the_datamodels_correct_the_forget_set_and_count_their_trainings():
 
 
 def test_networks_of_one_problem_share_their_datamodels():
-    x, y, forget = (part[:1].expand(2, *part.shape[1:]) for part in data(1))
-    method = DatamodelMatching(networks=4, epochs=1)
-    shared = unlearn(start([0, 1]), x, y, forget, method, lr=0.01, epochs=1, batch_size=4)
-    apart = unlearn(start([0, 1]), *data(), method, lr=0.01, epochs=1, batch_size=4)
-    assert apart.samples_backward - shared.samples_backward == 4 * 10
+    # The first and the last network have one problem, and the seed of the first decides; the second has its own.
+    x, y, forget = (part[[0, 1, 0]] for part in data())
+    seen = []
+
+    class Looked(DatamodelMatching):
+        def begin(self, task):
+            super().begin(task)
+            own = logits(task.models, task.x)
+            seen.extend((own - task.memory["matched"].transpose(0, 1))[k, forget[k]] for k in range(3))
+
+    method = Looked(networks=4, epochs=1, penalty=1e-3)
+    report = unlearn(start([0, 1, 2]), x, y, forget, method, lr=0.01, epochs=1, batch_size=4)
+    assert torch.allclose(seen[0], seen[2], atol=1e-12)
+    assert not torch.allclose(seen[0], seen[1], atol=1e-3)
+    # Two problems' trainings, and an epoch of all 14 retain and, since they begin again, 12 forget samples.
+    assert report.samples_backward == 2 * 4 * 10 + 14 + 12
 
 
 def test_it_runs_by_name_and_refuses_what_it_cannot_use():

@@ -67,18 +67,20 @@ class DatamodelMatching(Method):
         if steps(task.net):
             raise ValueError("models: got quantised layers, want float ones, or `predicted` outputs")
         own = task.evaluate(task.images(everything[:, None].expand(-1, task.networks)))
+        added: list[Tensor] = []
         for k in range(task.networks):
             first = next(j for j in range(k + 1) if _same(task, j, k))
-            if first == k:
-                found = self.contribution(
-                    *(task.models[k], task.x[k], task.y[k], task.forget[k]),
-                    **{"seed": task.seeds[k], "batch_size": task.batch_size},
-                )
-                passed = self.networks * self.epochs * max(2, round(self.share * len(everything)))
-                task.samples_forward += passed + self.networks * task.forget.shape[1]
-                task.samples_backward += passed
-            own[task.forget[k], k] -= found
+            added.append(added[first] if first < k else self._trained(task, k))
+            own[task.forget[k], k] -= added[k]
         task.memory["matched"] = own
+
+    def _trained(self, task: Task, k: int) -> Tensor:
+        """`contribution` of network k's problem, with its work counted."""
+        passed = self.networks * self.epochs * max(2, round(self.share * task.y.shape[1]))
+        task.samples_forward += passed + self.networks * task.forget.shape[1]
+        task.samples_backward += passed
+        options = {"seed": task.seeds[k], "batch_size": task.batch_size}
+        return self.contribution(task.models[k], task.x[k], task.y[k], task.forget[k], **options)
 
     def contribution(
         self, model: nn.Module, x: Tensor, y: Tensor, forget: Tensor, *, seed: int, batch_size: int
