@@ -5,7 +5,16 @@ A submodule is imported when its name is first used, `metrics.tofu` as well as `
 
 import importlib
 
-__all__ = ["distances", "generation", "membership", "predictions", "statistics", "text_membership", "tofu"]
+__all__ = [
+    "distances",
+    "generation",
+    "membership",
+    "predictions",
+    "representation",
+    "statistics",
+    "text_membership",
+    "tofu",
+]
 
 
 def __getattr__(name: str):
