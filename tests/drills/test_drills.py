@@ -67,7 +67,7 @@ def write_slowly(folder: Path) -> None:
 def carelessly(folder: Path) -> None:
     """One file that is written in pieces, and never mended."""
     if not (folder / "0").exists():
-        for _ in range(300):
+        for _ in range(3000):  # long beside what it takes to begin
             with (folder / "0").open("a") as file:
                 file.write("a")
 
