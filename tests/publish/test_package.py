@@ -26,7 +26,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 OF_THE_CHECKOUT = (
     "build/",
-    *(f"publish/{name}.py" for name in ("finish", "formulas", "gates", "kernel", "site", "sitecheck", "weight")),
+    *(
+        f"publish/{name}.py"
+        for name in ("finish", "formulas", "gates", "heads", "kernel", "site", "sitecheck", "weight")
+    ),
 )
 """Files that work on a checkout alone, with the environment of `make env`."""
 MEGABYTES = 30

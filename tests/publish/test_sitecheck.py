@@ -5,6 +5,9 @@ import pytest
 from palimpsest.publish.sitecheck import check
 from palimpsest.runs.paths import ROOT
 
+HEAD = """<meta name="description" content="a"><meta property="og:title" content="a">
+<meta property="og:image" content="own.svg"><link rel="icon" href="own.svg">
+<script type="application/ld+json">{}</script>"""
 SOUND = r"""<!doctype html><html><head>
 <link rel="stylesheet" href="own.css"><link rel="canonical" href="https://book.test/">
 <script src="own.js"></script>
@@ -15,7 +18,8 @@ SOUND = r"""<!doctype html><html><head>
 <span class="math"><span class="katex">\frac</span></span>
 <img src="big.png" alt="it waits" loading="lazy">
 <pre>\(verbatim\) $$</pre>PLACE</body></html>"""
-OTHER = '<input type="search"><p id="there">here</p>'
+SOUND = SOUND.replace("</head>", HEAD + "</head>")
+OTHER = HEAD + '<input type="search"><p id="there">here</p>'
 
 
 @pytest.fixture
@@ -82,8 +86,14 @@ def test_faults_in_a_script_are_found(site, js):
 
 def test_a_page_without_search_is_found(site):
     folder = site()
-    (folder / "other.html").write_text('<p id="there">here</p>', encoding="utf-8")
+    (folder / "other.html").write_text(HEAD + '<p id="there">here</p>', encoding="utf-8")
     assert check(folder) == ["other.html: 0 search fields; one is wanted"]
+
+
+def test_a_page_without_a_head_is_found(site):
+    folder = site()
+    (folder / "other.html").write_text(OTHER.replace("og:title", "title"), encoding="utf-8")
+    assert check(folder) == ["other.html: no title for previews in its head"]
 
 
 def test_an_empty_folder_is_refused(tmp_path):

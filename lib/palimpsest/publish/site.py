@@ -49,7 +49,7 @@ def build(build_dir: Path = BUILD) -> Path:
     if done.returncode:
         raise RuntimeError("jupyter-book did not build the site; each warning above counts as an error")
     html = work / "_build" / "html"
-    finish(html)
+    finish(html, source)
     findings = check(html)
     if findings:
         raise RuntimeError("the built site fails its check:\n" + "\n".join(f"  {line}" for line in findings))

@@ -19,6 +19,13 @@ JS_FOREIGN = re.compile(
 LOADING = {"src", "srcset", "poster", "data", "background", "action"}
 LINK_ONLY = {"canonical", "license", "author", "next", "prev", "search", "index"}
 RAW_TEX = re.compile(r"\$\$|\\\(|\\\[|\$[^$\n]*\\[A-Za-z]+[^$\n]*\$")
+HEAD = {
+    "description": "meta[name=description]",
+    "title for previews": 'meta[property="og:title"]',
+    "picture for previews": 'meta[property="og:image"]',
+    "linked data": 'script[type="application/ld+json"]',
+    "icon": "link[rel~=icon]",
+}
 VERBATIM = ["script", "style", "pre", "code", "textarea"]
 OPENING = 600_000
 """Bytes of a page with its scripts, styles and the pictures that do not wait. Fonts come on top: which of them a
@@ -46,6 +53,7 @@ class _Page:
             self.foreign += CSS_FOREIGN.findall(tag.get("style", ""))
             if tag.name in ASKING:
                 self.foreign += ASKING[tag.name].findall(tag.get_text())
+        self.lacking = [what for what, wanted in HEAD.items() if not tree.select_one(wanted)]
         formulas = [tag for tag in tags if _is_formula(tag)]
         self.not_set = [tag.get_text() for tag in formulas if tag.find(class_="katex") is None]
         for tag in (*formulas, *tree.find_all(VERBATIM)):
@@ -82,7 +90,7 @@ def check(html_dir: Path) -> list[str]:
 
     A page must ask no other host for anything when it is opened (links that a reader follows are free), have
     one search field, give every image alternative text, leave no formula unset, name no link, anchor or file that
-    is not there, and open with at most `OPENING` bytes.
+    is not there, have what `HEAD` lists, and open with at most `OPENING` bytes.
     """
     pages = {path.resolve(): _Page(_read(path)) for path in sorted(html_dir.rglob("*.html"))}
     if not pages:
@@ -97,6 +105,7 @@ def check(html_dir: Path) -> list[str]:
         opening = sum(file.stat().st_size for file in _opened(path, page))
         if opening > OPENING:
             found.append(f"{name}: {opening / 1e3:.0f} kB to open; at most {OPENING / 1e3:.0f} kB are wanted")
+        found += [f"{name}: no {what} in its head" for what in page.lacking]
         if page.searches != 1:
             found.append(f"{name}: {page.searches} search fields; one is wanted")
         found += [f"{name}: {problem}" for problem in _unresolved(path, page, pages)]

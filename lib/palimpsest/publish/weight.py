@@ -39,11 +39,20 @@ PRIVATE = re.compile("[\ue000-\uf8ff]")
 WORD = re.compile(r"[\w-]+")
 
 
+def clear(html_dir: Path) -> None:
+    """Remove the `LEFTOVERS` from `html_dir`."""
+    for pattern in LEFTOVERS:
+        for path in html_dir.glob(pattern):
+            path.unlink()
+
+
 def lighten_page(page: BeautifulSoup) -> None:
     """Remove from `page`, in place, the scripts and stylesheets that it has no use for and the marks of its blanks,
     and have its figures wait until a reader comes near."""
     _without_bootstrap(page)
     seen = set()
+    for again in page.select("meta[name=viewport]")[1:]:
+        again.decompose()
     for image in page.select("article img"):
         image["loading"] = "lazy"
     for blank in page.select(".highlight span.w"):
@@ -77,9 +86,6 @@ def lighten_site(html_dir: Path) -> None:
 
     The pages themselves must be in their last form.
     """
-    for pattern in LEFTOVERS:
-        for path in html_dir.glob(pattern):
-            path.unlink()
     pages, styles, scripts = (_texts(html_dir, pattern) for pattern in ("*.html", "*.css", "*.js"))
     for path in (*styles, *scripts):
         if not any(path.name in text for text in (*pages.values(), *styles.values())):
