@@ -24,7 +24,13 @@ from palimpsest.runs.paths import DATA, ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-OF_THE_CHECKOUT = ("build/", "publish/gates.py", "publish/kernel.py", "publish/site.py", "publish/sitecheck.py")
+OF_THE_CHECKOUT = (
+    "build/",
+    *(
+        f"publish/{name}.py"
+        for name in ("finish", "formulas", "gates", "heads", "kernel", "site", "sitecheck", "weight")
+    ),
+)
 """Files that work on a checkout alone, with the environment of `make env`."""
 MEGABYTES = 30
 TEXTS = [ROOT / "README.md", *(ROOT / "book").glob("*.md"), *(ROOT / "lib").rglob("*.py")]

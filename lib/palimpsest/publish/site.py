@@ -1,7 +1,7 @@
 """Build the book from executed notebooks, and check what was built.
 
 `build` stages `book/`, the executed notebooks and the generated pages into one folder, runs jupyter-book with
-warnings as errors, and swaps the finished site into place. The same inputs give the same bytes.
+warnings as errors, finishes what that wrote, and swaps the site into place. The same inputs give the same bytes.
 `check` reads the finished site and lists what a reader would stumble over.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from palimpsest.publish.finish import finish
 from palimpsest.publish.sitecheck import check
 from palimpsest.runs.paths import BUILD, ROOT
 
@@ -48,9 +49,7 @@ def build(build_dir: Path = BUILD) -> Path:
     if done.returncode:
         raise RuntimeError("jupyter-book did not build the site; each warning above counts as an error")
     html = work / "_build" / "html"
-    # No part of the site: Sphinx's note to itself and the themes' page templates.
-    for leftover in (html / ".buildinfo", *html.glob("_static/*webpack-macros.html")):
-        leftover.unlink(missing_ok=True)
+    finish(html, source)
     findings = check(html)
     if findings:
         raise RuntimeError("the built site fails its check:\n" + "\n".join(f"  {line}" for line in findings))

@@ -1,9 +1,6 @@
 """Read a built site as a browser would, and list what is wrong with it."""
 
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -22,12 +19,22 @@ JS_FOREIGN = re.compile(
 LOADING = {"src", "srcset", "poster", "data", "background", "action"}
 LINK_ONLY = {"canonical", "license", "author", "next", "prev", "search", "index"}
 RAW_TEX = re.compile(r"\$\$|\\\(|\\\[|\$[^$\n]*\\[A-Za-z]+[^$\n]*\$")
+HEAD = {
+    "description": "meta[name=description]",
+    "title for previews": 'meta[property="og:title"]',
+    "picture for previews": 'meta[property="og:image"]',
+    "linked data": 'script[type="application/ld+json"]',
+    "icon": "link[rel~=icon]",
+}
 VERBATIM = ["script", "style", "pre", "code", "textarea"]
+OPENING = 600_000
+"""Bytes of a page with its scripts, styles and the pictures that do not wait. Fonts come on top: which of them a
+browser asks for depends on what it draws, up to 90 kB on the pages with most formulas."""
 ASKING = {"script": JS_FOREIGN, "style": CSS_FOREIGN}
 
 
 class _Page:
-    """What one page holds: ids, links, loads, images without text, search fields, formulas, raw TeX."""
+    """What one page holds: ids, links, loads, images without text, search fields, raw TeX, bytes to open it."""
 
     def __init__(self, text: str):
         tree = BeautifulSoup(text, "html.parser", multi_valued_attributes=None)
@@ -41,13 +48,14 @@ class _Page:
         loads = [address for tag in tags for address in _loads(tag)]
         self.local = [address for address in loads if not FOREIGN.match(address)]
         self.foreign = [address for address in loads if FOREIGN.match(address)]
+        self.eager = {address for tag in tags if tag.get("loading") != "lazy" for address in _loads(tag)}
         for tag in tags:
             self.foreign += CSS_FOREIGN.findall(tag.get("style", ""))
             if tag.name in ASKING:
                 self.foreign += ASKING[tag.name].findall(tag.get_text())
+        self.lacking = [what for what, wanted in HEAD.items() if not tree.select_one(wanted)]
         formulas = [tag for tag in tags if _is_formula(tag)]
-        # An equation number is a link or a span inside the formula's box, so only the box's own text counts.
-        self.formulas = ["".join(tag.find_all(string=True, recursive=False)) for tag in formulas]
+        self.not_set = [tag.get_text() for tag in formulas if tag.find(class_="katex") is None]
         for tag in (*formulas, *tree.find_all(VERBATIM)):
             tag.clear()
         self.raw_tex = RAW_TEX.findall(" ".join(tree.find_all(string=True)))
@@ -81,8 +89,8 @@ def check(html_dir: Path) -> list[str]:
     """Findings about the site in `html_dir`, one line each, sorted; an empty list means that all is well.
 
     A page must ask no other host for anything when it is opened (links that a reader follows are free), have
-    one search field, give every image alternative text, leave no TeX outside a formula, and name no link,
-    anchor or file that is not there. Where Node is installed, every formula must be one that KaTeX can read.
+    one search field, give every image alternative text, leave no formula unset, name no link, anchor or file that
+    is not there, have what `HEAD` lists, and open with at most `OPENING` bytes.
     """
     pages = {path.resolve(): _Page(_read(path)) for path in sorted(html_dir.rglob("*.html"))}
     if not pages:
@@ -93,7 +101,11 @@ def check(html_dir: Path) -> list[str]:
         found += [f"{name}: asks another host: {address}" for address in page.foreign]
         found += [f"{name}: image without alternative text: {source}" for source in page.no_alt]
         found += [f"{name}: TeX outside a formula: {text}" for text in page.raw_tex]
-        found += [f"{name}: formula without delimiters: {text}" for text in page.formulas if not _tex(text)]
+        found += [f"{name}: formula that was not set: {text}" for text in page.not_set]
+        opening = sum(file.stat().st_size for file in _opened(path, page))
+        if opening > OPENING:
+            found.append(f"{name}: {opening / 1e3:.0f} kB to open; at most {OPENING / 1e3:.0f} kB are wanted")
+        found += [f"{name}: no {what} in its head" for what in page.lacking]
         if page.searches != 1:
             found.append(f"{name}: {page.searches} search fields; one is wanted")
         found += [f"{name}: {problem}" for problem in _unresolved(path, page, pages)]
@@ -102,7 +114,6 @@ def check(html_dir: Path) -> list[str]:
     for path in sorted(html_dir.rglob("*.js")):
         if path.name != "searchindex.js":
             found += [f"{path.name}: asks another host: {text}" for text in JS_FOREIGN.findall(_read(path))]
-    found += _unreadable(html_dir, {_tex(text) for page in pages.values() for text in page.formulas} - {""})
     return sorted(set(found))
 
 
@@ -110,10 +121,10 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _tex(text: str) -> str:
-    r"""The formula between its `\(` `\)` or `\[` `\]`, or nothing where it has none and would stay raw."""
-    inner = re.fullmatch(r"\\\((.*)\\\)|\\\[(.*)\\\]", text.strip(), re.DOTALL)
-    return (inner[1] or inner[2] or "") if inner else ""
+def _opened(path: Path, page: _Page) -> set[Path]:
+    """The files of the site that a browser fetches to show the top of a page, fonts aside."""
+    named = {(path.parent / unquote(urlsplit(address).path)).resolve() for address in page.eager}
+    return {path} | {file for file in named if file.is_file()}
 
 
 def _unresolved(path: Path, page: _Page, pages: dict[Path, _Page]) -> list[str]:
@@ -129,23 +140,3 @@ def _unresolved(path: Path, page: _Page, pages: dict[Path, _Page]) -> list[str]:
         elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
             problems.append(f"no such anchor: {address}")
     return problems
-
-
-def _unreadable(html_dir: Path, formulas: set[str]) -> list[str]:
-    """Formulas that the site's own KaTeX refuses; needs Node, and says so where there is none."""
-    node, katex = shutil.which("node"), html_dir / "_static" / "katex.min.js"
-    if not formulas:
-        return []
-    if node is None:
-        print("Node is not installed: the formulas were not parsed (the site does not need it)")
-        return []
-    script = (
-        "const k = require(process.argv[1]); const bad = [];"
-        "for (const f of JSON.parse(require('fs').readFileSync(0, 'utf8')))"
-        " try { k.renderToString(f, {strict: 'ignore', displayMode: true}) }"
-        " catch (e) { bad.push(e.message) }"
-        "console.log(JSON.stringify(bad))"
-    )
-    command = [node, "-e", script, katex.resolve()]
-    said = subprocess.check_output(command, input=json.dumps(sorted(formulas)), text=True)
-    return [f"KaTeX: {message}" for message in json.loads(said)]
