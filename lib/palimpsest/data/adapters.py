@@ -46,9 +46,10 @@ def whole(kind: type, argument: str, name: str, dtype: torch.dtype | str) -> Pre
     except ImportError as error:
         raise ValueError(f"{argument}: {name} holds an adapter, which needs peft: pip install peft") from error
     try:
-        return PeftModel.from_pretrained(model, name).merge_and_unload(safe_merge=True).eval()
+        merged = PeftModel.from_pretrained(model, name).merge_and_unload(safe_merge=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{argument}: {name} does not fit {base}: {one_line(error)}") from error
+    return merged.requires_grad_(True).eval()  # peft froze the base
 
 
 def tokenizer_of(argument: str, name: str) -> PreTrainedTokenizerBase:

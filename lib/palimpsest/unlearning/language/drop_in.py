@@ -32,8 +32,10 @@ def require_memory(loaded: Loaded) -> float:
     request, model = loaded.request, loaded.model
     moving = movable(model, Update(top=request.top)).values()
     weights, moved = (sum(p.numel() for p in parameters) for parameters in (model.parameters(), moving))
-    config, tokens = model.config.get_text_config(), request.batch_size * loaded.updated().ids.shape[1]
-    activations = tokens * config.num_hidden_layers * (12 * config.hidden_size + 4 * config.intermediate_size)
+    layers, tokens = decoder_layers(model), request.batch_size * loaded.updated().ids.shape[1]
+    # By the matrices: what a configuration calls their widths differs from class to class.
+    inner = max(max(p.shape[-2:]) for layer in layers for p in layer.module.parameters() if p.ndim > 1)
+    activations = tokens * len(layers) * (12 * model.config.get_text_config().hidden_size + 4 * inner)
     needed = 4 * (weights + 5 * moved + 3 * activations) / 1e9
     require_available(needed, "a smaller batch_size or top")
     return needed
