@@ -41,9 +41,7 @@ def test_models_that_do_not_fit_or_cannot_be_read_are_refused(folders, tmp_path)
     refused(ask(folders, "--target", pickled), f"target: {pickled} could not be read: .*model.safetensors")
     adapter = shutil.copytree(folders / "target", tmp_path / "adapter")
     (adapter / "adapter_config.json").write_text("{}")
-    refused(
-        ask(folders, "--target", adapter), "target: .* could not be read: it holds an adapter, want a whole model"
-    )
+    refused(ask(folders, "--target", adapter), "target: .*adapter holds an adapter that does not say of which model")
     refused(ask(folders, drafter=pickled), f"drafter: {pickled} could not be read: .*model.safetensors")
     kept = {name: tensor for name, tensor in weights.items() if "layers.1." not in name}
     AutoModelForCausalLM.from_pretrained(partial).save_pretrained(partial, state_dict=kept)

@@ -155,9 +155,9 @@ def test_the_pruner_sees_the_text_that_was_named_or_else_the_retain_answers(fold
 
     own, named = loaded(), loaded(calibration=corpus)
     assert own.calibration.shape == named.calibration.shape == (64, 128)
-    whole = own.tokenizer(corpus.read_text()).input_ids
+    whole = own.given.tokenizer(corpus.read_text()).input_ids
     assert named.calibration[0].tolist() in [whole[i : i + 128] for i in range(len(whole))]
-    questions = own.tokenizer.decode(own.calibration[0])
+    questions = own.given.tokenizer.decode(own.calibration[0])
     assert all(part in questions for pair in RETAIN for part in pair)
     assert loaded(sparsity="dense").calibration is None
 
@@ -302,7 +302,7 @@ def test_the_hub_is_asked_only_if_the_reader_allows_it(files, tmp_path, monkeypa
 def test_pickles_adapters_and_models_that_lack_weights_are_refused(folder, files, tmp_path):
     adapter, pickled, partial = (shutil.copytree(folder, tmp_path / name) for name in "apq")
     (adapter / "adapter_config.json").write_text("{}")
-    assert "it holds an adapter, want a whole model" in call(adapter, files, tmp_path / "out").output
+    assert "holds an adapter that does not say of which model" in call(adapter, files, tmp_path / "out").output
     weights = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     (pickled / "model.safetensors").unlink()
     torch.save(weights, pickled / "pytorch_model.bin")

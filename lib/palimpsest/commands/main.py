@@ -2,10 +2,11 @@
 
 import typer
 
-from . import accept, audit, bench, claims, data, decode, doctor, pages, run, unlearn
+from . import accept, audit, bench, check, claims, data, decode, doctor, pages, run, unlearn
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in (
+    check.check,
     unlearn.unlearn,
     decode.decode,
     run.run,

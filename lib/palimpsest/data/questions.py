@@ -5,6 +5,7 @@ for examinations `paraphrased_question`, `paraphrased_answer` and `perturbed_ans
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -78,7 +79,8 @@ def read_jsonl(path: str | Path) -> Questions:
 
 
 def refuse_overlap(first: Questions, second: Questions, names: tuple[str, str] = ("forget", "retain")) -> None:
-    """Raise ValueError when a question, in either form, is in both sets; case and spacing do not tell two apart."""
+    """Raise ValueError when a question, in either form, is in both sets; case, spacing
+    and how Unicode composes a letter do not tell two apart."""
     known = {_bare(text) for text in second.question + second.question_2}
     for number, (question, question_2) in enumerate(zip(first.question, first.question_2, strict=True)):
         if {_bare(question), _bare(question_2)} & known:
@@ -89,7 +91,7 @@ def refuse_overlap(first: Questions, second: Questions, names: tuple[str, str] =
 
 
 def _bare(text):
-    return " ".join(text.casefold().split())
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _row(line):

@@ -7,23 +7,25 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from palimpsest.data.folders import reading, weights
+from palimpsest.data import adapters
+from palimpsest.data.folders import reading
 from palimpsest.nets import language
 
 
 def model_of(argument: str, name: str) -> PreTrainedModel:
-    """The model of a folder or hub identifier: in the dtype of its file, on the GPU where there is one.
+    """The model of a folder (of an adapter with it merged) or hub identifier: in the dtype of its file, on the GPU
+    where there is one.
 
-    Raises ValueError as `nets.folders.weights`.
+    Raises ValueError as `data.adapters.whole`.
     """
-    with reading(argument, name) as options:
-        kind = AutoModelForImageTextToText if _sees(name, options) else AutoModelForCausalLM
-    return weights(kind, argument, name, "auto").to("cuda" if torch.cuda.is_available() else "cpu")
+    base = adapters.base_of(argument, name)
+    with reading(argument, base) as options:
+        kind = AutoModelForImageTextToText if sees(base, options) else AutoModelForCausalLM
+    return adapters.whole(kind, argument, name, "auto").to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def prepared(
@@ -33,10 +35,11 @@ def prepared(
 
     Raises ValueError for a picture that the target cannot see or the prompt has no place for, and as `model_of`.
     """
-    with reading("target", name) as options:
-        sees = _sees(name, options)
-        processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(name, **options)
-    if not sees:
+    base = adapters.base_of("target", name)
+    with reading("target", base) as options:
+        processor = AutoProcessor.from_pretrained(base, **options) if sees(base, options) else None
+    if processor is None:
+        processor = adapters.tokenizer_of("target", name)
         if picture is not None:
             raise ValueError(f"image: got a picture, want none for {name}, which takes text only")
         template = None if processor.chat_template else "{question}"
@@ -59,5 +62,6 @@ def prepared(
     return dict(inputs), processor.tokenizer
 
 
-def _sees(name, options):
+def sees(name: str, options: dict[str, bool]) -> bool:
+    """Whether the model `name` takes pictures; `options` are those of `data.folders.reading`."""
     return getattr(AutoConfig.from_pretrained(name, **options), "vision_config", None) is not None

@@ -26,25 +26,36 @@ PASSES = {"magnitude": 0, "random": 0, "wanda": 2, "sparsegpt": 4}
 """Forward passes over these tokens that take as long as a pruner does, roughly; Wanda's are passes."""
 
 
+def require_memory(loaded: Loaded) -> float:
+    """The gigabytes that a run needs: the weights, gradient, two moments and two copies of what moves, and three
+    times the activations' share of a batch. ValueError where the machine has fewer available; nothing is computed."""
+    request, model = loaded.request, loaded.model
+    moving = movable(model, Update(top=request.top)).values()
+    weights, moved = (sum(p.numel() for p in parameters) for parameters in (model.parameters(), moving))
+    layers, tokens = decoder_layers(model), request.batch_size * loaded.updated().ids.shape[1]
+    # By the matrices: what a configuration calls their widths differs from class to class.
+    inner = max(max(p.shape[-2:]) for layer in layers for p in layer.module.parameters() if p.ndim > 1)
+    activations = tokens * len(layers) * (12 * model.config.get_text_config().hidden_size + 4 * inner)
+    needed = 4 * (weights + 5 * moved + 3 * activations) / 1e9
+    require_available(needed, "a smaller batch_size or top")
+    return needed
+
+
+def require_available(gigabytes: float, wanted: str) -> None:
+    """ValueError where the machine has fewer available."""
+    if gigabytes > (free := available() / 1e9):
+        raise ValueError(f"model: needs about {gigabytes:.1f} GB, free are {free:.1f}; want {wanted}")
+
+
 def estimate(loaded: Loaded) -> dict[str, float]:
     """Before the run: {"updates", "gigabytes", "minutes"}, the last from one measured pass forward and
-    backward, without the runs that a halved step size costs.
-
-    Memory is that of the weights, of gradient, two moments and two copies of what moves, and three times the
-    activations' share of a batch; a run that needs more than the machine has available raises ValueError.
+    backward, without the runs that a halved step size costs. Raises ValueError as `require_memory`.
     """
+    needed = require_memory(loaded)
     request, model = loaded.request, loaded.model
     forget, retain = loaded.updated(), loaded.encode("retain")
     rows = forget.subset(torch.arange(request.batch_size))
     moving = list(movable(model, Update(top=request.top)).values())
-    weights, moved = (sum(p.numel() for p in parameters) for parameters in (model.parameters(), moving))
-    config = model.config.get_text_config()
-    activations = (
-        rows.ids.numel() * config.num_hidden_layers * (12 * config.hidden_size + 4 * config.intermediate_size)
-    )
-    needed, free = 4 * (weights + 5 * moved + 3 * activations) / 1e9, available() / 1e9
-    if needed > free:
-        raise ValueError(f"model: needs about {needed:.1f} GB, free are {free:.1f}; want a smaller batch_size or top")
     began = time.perf_counter()
     torch.autograd.grad(language.logprobs(model, rows).sum(), moving, allow_unused=True)
     seconds = time.perf_counter() - began
@@ -123,9 +134,7 @@ def run(loaded: Loaded) -> dict:
             f"lr: got {lr:.3g}, at which every epoch leaves less than {request.keep:.0%} of the retain answers' "
             "probability; want a smaller lr, a larger alpha, or a smaller keep"
         )
-    with torch.no_grad():
-        for parameter in model.parameters():  # what is measured is what is written
-            parameter.copy_(parameter.to(loaded.dtype))
+    loaded.given.round_()  # what is measured is what is written
     report = {
         "request": {name: str(value) for name, value in vars(request).items()},
         "before": before,
@@ -133,7 +142,7 @@ def run(loaded: Loaded) -> dict:
         "after": measured(loaded),
         "sparsity": None if masks is None else 1 - masks.share(),
         "share of the layers": None if masks is None else _pruned_share(model, masks),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "dtype": str(loaded.given.dtype).removeprefix("torch."),
         "lr": lr,
         "pruned weights all zero": None if masks is None else masks.holds(model),
         "epochs": done.epochs,
@@ -142,8 +151,8 @@ def run(loaded: Loaded) -> dict:
     }
 
     def write(folder: Path) -> None:
-        model.to(loaded.dtype).save_pretrained(folder, safe_serialization=True)
-        loaded.tokenizer.save_pretrained(folder)
+        loaded.given.as_stored_().save_pretrained(folder, safe_serialization=True)
+        loaded.given.tokenizer.save_pretrained(folder)
         if masks is not None:
             masks.save(folder / MASKS)
         (folder / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -166,6 +175,6 @@ def measured(loaded: Loaded) -> dict:
         found[name] = probability(loaded.model, loaded.encode(name))
         asked = questions.question[:SHOWN]
         found["answers"][name] = dict(
-            zip(asked, generate(loaded.model, loaded.tokenizer, asked, WRITTEN), strict=True)
+            zip(asked, generate(loaded.model, loaded.given.tokenizer, asked, WRITTEN), strict=True)
         )
     return found

@@ -2,26 +2,31 @@
 
 import os
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from palimpsest import pruning, runs
 from palimpsest.data import text
-from palimpsest.data.folders import reading, weights
 from palimpsest.data.questions import Questions, read_jsonl, refuse_overlap
 from palimpsest.nets import language
 from palimpsest.nets.language import Encoded
-from palimpsest.pruning import Masks
-from palimpsest.pruning.decoder import decoder_layers, require_linear
-from palimpsest.unlearning.language import METHODS, SAU, LoraSettings, Objective, Update
+from palimpsest.pruning import Masks, Pattern
+from palimpsest.pruning.decoder import decoder_layers
+from palimpsest.unlearning.language import METHODS, RMU, SAU, Objective, Update
 from palimpsest.unlearning.language.checks import check
+from palimpsest.unlearning.language.given import (
+    MASKS,
+    Given,
+    read,
+    require_adaptable,
+    require_measurable,
+    require_prunable,
+)
 from palimpsest.unlearning.language.update import movable
 
-MASKS = "masks.safetensors"
+OFFERED = [name for name, method in METHODS.items() if not method.needs_idk]
+"""The methods: those that no file of answers to prefer is needed for."""
 SHOWN = 6
 """Questions of each set whose answers before and after are put into the report: the first."""
 WRITTEN = 48
@@ -36,7 +41,8 @@ CALIBRATION = (64, 128)
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. `model` is a folder with safetensors, or a hub identifier where PALIMPSEST_ALLOW_HUB is 1.
+    """What is asked for. `model` is a folder with safetensors, of a LoRA adapter too (it is merged into its base), or
+    a hub identifier where PALIMPSEST_ALLOW_HUB is 1.
 
     `forget`, `retain`, `held_out`: files as `data.questions.read_jsonl` reads them; the last is asked before and
     after, and never trained on. `method` None is SAU, and NPO for a model that stays dense or for adapters.
@@ -72,18 +78,22 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A request with its model, masks and data, `sets` by name: forget, retain and, if there is any, held_out.
+    """A request with its model and data, `sets` by name: forget, retain and, if there is any, held_out.
 
-    `masks` is None where the folder has none; `calibration`, int64 tokens [rows, width], where nothing is pruned;
-    `dtype` is that of the folder's weights, in which the result is written."""
+    `calibration`, int64 tokens [rows, width], is None where nothing is pruned."""
 
     request: Request
-    model: nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    given: Given
     sets: dict[str, Questions]
-    masks: Masks | None
-    calibration: torch.Tensor | None
-    dtype: torch.dtype
+    calibration: torch.Tensor | None = None
+
+    @property
+    def model(self) -> torch.nn.Module:
+        return self.given.model
+
+    @property
+    def masks(self) -> Masks | None:
+        return self.given.masks
 
     @property
     def method(self) -> Objective:
@@ -105,88 +115,112 @@ class Loaded:
     def encode(self, name: str) -> Encoded:
         questions = self.sets[name]
         most = min(self.request.max_length, language.context(self.model))
-        return language.encode(self.tokenizer, questions.question, questions.answer, most)
+        return language.encode(self.given.tokenizer, questions.question, questions.answer, most)
 
 
 def load(request: Request) -> Loaded:
     """Read and check everything, before anything is computed.
 
-    Raises ValueError naming the file and line of an unreadable question, a question that is in two files, an answer
-    that is too long, text for the pruner that cannot be read or is too short, an unknown method or pruner, an `alpha`
-    for a method without a retain loss, a number that cannot be meant, a folder without a model, masks of another
-    model, options of a pruner where the folder has masks, a sparsity that does not fit its matrices, adapters with
-    SAU on a pruned model, a context too short for the answers, and an `out` that exists or cannot be made.
+    Raises ValueError for an `out` that exists or cannot be made, and as `questions`, `given.read` and `fitted`.
     """
     runs.require_new("out", request.out)
     _require_makeable(request.out)
-    methods = {name for name, method in METHODS.items() if not method.needs_idk}  # no file has answers to prefer
-    if request.method is not None and request.method.casefold() not in map(str.casefold, methods):
-        raise ValueError(f"method: got {request.method!r}, want one of {sorted(methods)}")
-    if request.pruner not in (None, *pruning.METHODS):
-        raise ValueError(f"pruner: got {request.pruner!r}, want one of {sorted(pruning.METHODS)}")
-    stored = Path(request.model) / MASKS
-    for name in ("sparsity", "pruner", "calibration") if stored.exists() else ():
-        if getattr(request, name) is not None:
-            raise ValueError(f"{name}: got {getattr(request, name)}, but {stored} says what is pruned; want none")
-    pattern = None
-    if not stored.exists() and request.sparsity != "dense":
-        pattern = pruning.Pattern.parse(SPARSITY if request.sparsity is None else request.sparsity)
-    if not 0 <= request.keep < 1:
-        raise ValueError(f"keep: got {request.keep}, want a share in [0, 1)")
+    _require_meant(request)
+    return fitted(request, questions(request), read(request.model))
+
+
+def questions(request: Request) -> dict[str, Questions]:
+    """The sets of the request, by name. Raises ValueError naming the file and line of an unreadable question, and a
+    question that is in two files."""
     sets = {"forget": read_jsonl(request.forget), "retain": read_jsonl(request.retain)}
     refuse_overlap(sets["forget"], sets["retain"])
     if request.held_out is not None:
         sets["held_out"] = read_jsonl(request.held_out)
         for name in ("forget", "retain"):
             refuse_overlap(sets["held_out"], sets[name], ("held_out", name))
-    with reading("model", request.model) as options:
-        tokenizer = AutoTokenizer.from_pretrained(request.model, **options)
-        config = AutoConfig.from_pretrained(request.model, **options)
-    model = weights(AutoModelForCausalLM, "model", request.model, torch.float32)
-    masks = Masks.load(stored) if stored.exists() else None
-    if masks is not None:
-        masks.require_for(model)
+    return sets
+
+
+def fitted(request: Request, sets: dict[str, Questions], given: Given) -> Loaded:
+    """The request with its model and data, where they suit each other.
+
+    Raises ValueError for a model that cannot be measured or, where that is asked for, pruned or adapted
+    (`unlearning.language.given`), an answer that is too long, a context too short for the answers, text for the
+    pruner that cannot be read or is too short, an `alpha` for a method without a retain loss, adapters with SAU on a
+    pruned model, SAU on a model that stays dense, and RMU where what moves lies behind the layer that it steers.
+    """
+    pattern = None if given.masks is not None else _pattern(request)
+    require_measurable(given)
     if pattern is not None:
-        require_linear(model)
-        for name, linear in ((n, part) for layer in decoder_layers(model) for n, part in layer.linears.items()):
-            try:
-                pattern.require_fits(linear.weight.shape)
-                if request.pruner in (None, "wanda"):
-                    pattern.count(pattern.group or linear.weight.shape[1])
-            except ValueError as error:
-                raise ValueError(f"{error} of {name}") from error
-    stated = config.dtype or config.get_text_config().dtype
-    dtype = stated if stated in (torch.bfloat16, torch.float16) else torch.float32
-    loaded, encoded = Loaded(request, model, tokenizer, sets, masks, None, dtype), {}
+        require_prunable(given, pattern, request.pruner)
+    loaded, encoded = Loaded(request, given, sets), {}
     for name in sets:
         try:
             encoded[name] = loaded.encode(name)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        longest = max(map(len, language.prompt_ids(tokenizer, sets[name].question[:SHOWN])))
-        if longest + WRITTEN > language.context(model):
+        longest = max(map(len, language.prompt_ids(given.tokenizer, sets[name].question[:SHOWN])))
+        most = language.context(given.model) - WRITTEN
+        if longest > most:
             raise ValueError(
-                f"{name}: got a question of {longest} tokens, want at most {language.context(model) - WRITTEN}, for "
-                f"an answer of {WRITTEN} to fit into the model's context"
+                f"{name}: got a question of {longest} tokens, want at most {most}, for an answer of {WRITTEN} to fit "
+                "into the model's context"
             )
     trained, lr = (encoded["forget"], encoded["retain"]), LR if request.lr is None else request.lr
-    check(model, *trained, loaded.method, None, lr, request.epochs, request.batch_size, request.seed, 0, 0)
-    movable(model, Update(top=request.top))
-    language.output_embedding(model)
-    if masks is None and pattern is None:
+    check(given.model, *trained, loaded.method, None, lr, request.epochs, request.batch_size, request.seed, 0, 0)
+    movable(given.model, Update(top=request.top))
+    _require_reach(loaded)
+    if given.masks is None and pattern is None:
         loaded.method.setting(Update())
     elif request.lora is not None and isinstance(loaded.method, SAU):
         raise ValueError(
             f"lora: got {request.lora} with SAU, which sizes each weight's own step; want another method"
         )
     if request.lora is not None:
-        LoraSettings(request.lora)
-        if find_spec("peft") is None:
-            raise ValueError("lora: needs the package peft: pip install peft")
-        require_linear(model)
-    if pattern is not None:
-        loaded = replace(loaded, calibration=shown_to_pruner(loaded, encoded["retain"]))
-    return loaded
+        require_adaptable(given, request.lora)
+    return loaded if pattern is None else replace(loaded, calibration=shown_to_pruner(loaded, encoded["retain"]))
+
+
+def _require_meant(request: Request) -> None:
+    """ValueError for an unknown method or pruner, an option that nothing would read, and a share that is none."""
+    if request.method is not None and request.method.casefold() not in map(str.casefold, OFFERED):
+        raise ValueError(f"method: got {request.method!r}, want one of {sorted(OFFERED)}")
+    if request.pruner not in (None, *pruning.METHODS):
+        raise ValueError(f"pruner: got {request.pruner!r}, want one of {sorted(pruning.METHODS)}")
+    stored = Path(request.model) / MASKS
+    if stored.exists():
+        _require_unread(request, ("sparsity", "pruner", "calibration"), f"{stored} says what is pruned")
+    elif request.sparsity == "dense":
+        _require_unread(request, ("pruner", "calibration"), "a dense model is not pruned")
+    else:
+        _pattern(request)
+        if pruning.METHODS[request.pruner or PRUNER].statistic is None:
+            _require_unread(request, ("calibration",), f"{request.pruner} looks at weights alone")
+    if not 0 <= request.keep < 1:
+        raise ValueError(f"keep: got {request.keep}, want a share in [0, 1)")
+
+
+def _require_unread(request: Request, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if getattr(request, name) is not None:
+            raise ValueError(f"{name}: got {getattr(request, name)}, but {why}; want none")
+
+
+def _pattern(request: Request) -> Pattern | None:
+    """To what a folder without masks is pruned."""
+    share = SPARSITY if request.sparsity is None else request.sparsity
+    return None if share == "dense" else Pattern.parse(share)
+
+
+def _require_reach(loaded: Loaded) -> None:
+    """ValueError where none of the last layers that are to move has a part in what RMU steers."""
+    method, top = loaded.method, loaded.request.top
+    if isinstance(method, RMU) and top is not None:
+        layers = len(decoder_layers(loaded.model))
+        steered = 7 * layers // 16 if method.layer is None else method.layer
+        if layers - top > steered:
+            want = f"want at least {layers - steered}, or none"
+            raise ValueError(f"top: got {top} with RMU, which steers layer {steered} of {layers} (from 0); {want}")
 
 
 def shown_to_pruner(loaded: Loaded, retain: Encoded) -> torch.Tensor:
@@ -195,7 +229,7 @@ def shown_to_pruner(loaded: Loaded, retain: Encoded) -> torch.Tensor:
     request = loaded.request
     if request.calibration is None:
         return retain.packed(rows, width)
-    return text.windows(loaded.tokenizer, text.documents(request.calibration), width, rows, request.seed)
+    return text.windows(loaded.given.tokenizer, text.documents(request.calibration), width, rows, request.seed)
 
 
 def _require_makeable(out: Path) -> None:
