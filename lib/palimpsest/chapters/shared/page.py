@@ -26,7 +26,7 @@ def opening(paper: str) -> HTML:
         raise ValueError(f"paper: got {paper!r}, want one of {sorted(PAPERS)}")
     claims = [claim for claim in ledger.load() if ledger.file_of(claim) == paper]
     said = f"{findings.held(claims, 'the paper’s')} {findings.main_claim(claims, paper)}"
-    facts = " · ".join(filter(None, [findings.effort(claims), PAPERS[paper].read, "toy models"]))
+    facts = " · ".join(filter(None, [findings.effort(claims), f"read: {PAPERS[paper].read}", "toy models"]))
     return HTML(
         f"<p><b>What held here.</b> {escape(said)}</p>\n<p>{escape(facts)}</p>\n"
         f"{claims_figure.figure(claims, '../what_held.html')}"
