@@ -9,22 +9,33 @@
 # %% [markdown]
 # # SAU: unlearning in sparse language models
 #
-# | | |
-# |---|---|
-# | paper | *Sparsity-aware unlearning for large language models*, [arXiv:2602.00577](https://arxiv.org/abs/2602.00577), 2026 |
-# | claims | unlearning degrades in sparse models; because pruned weights cannot move; pruning brings knowledge back; masking and importance-aware redistribution repair it; sparsity is kept |
-# | what could be read | the abstract and the caption of figure 1. No code is released. All equations below the abstract's are **our reading**, and no score of theirs is quoted |
-# | data here | 40 fictitious authors with 8 facts each, shipped with the book, in the schema of TOFU; 80 real facts |
-# | model here | a Llama of 0.14 million parameters, trained from scratch until it has memorised them; shipped, and trained again in this chapter |
-# | on a real model | SmolLM2-135M-Instruct on TOFU, all layers (profile `study`); shown only as recorded |
-# | profile | `ci`: about 8 minutes on 2 CPU cores, about 2 GB of memory, no GPU |
+# *Sparsity-Aware Unlearning for Large Language Models*
 #
+# Yuze Wang, Yujia Tong and others, 2026, [arXiv:2602.00577](https://arxiv.org/abs/2602.00577)
+
+# %% tags=["remove-input", "nbval-check-output"]
+import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
+
+# isort: split
+from palimpsest.chapters.shared import page
+
+page.opening("sau")
+
+# %% [markdown]
 # **In one paragraph.** A pruned model has weights that are zero and must stay zero. Methods of unlearning move all weights. SAU
 # masks the update, so that only surviving weights move, and makes each of them move farther, so that a row of weights makes the
 # progress that its pruned weights would have made. We train a small model that knows invented authors by heart, prune it, and
 # let it forget some of them in six ways at one loss of utility. The oracle is a model that never met those authors, pruned
 # alike. Every arm forgets, and they end within a few points of each other: at this size a sparse model forgets about as well as a
 # dense one, redistribution adds length to a step and not direction, and pruning after unlearning brings a little back.
+#
+# | | |
+# |---|---|
+# | what could be read | the abstract and the caption of figure 1. No code is released. All equations below the abstract's are **our reading**, and no score of theirs is quoted |
+# | data here | 40 fictitious authors with 8 facts each, shipped with the book, in the schema of TOFU; 80 real facts |
+# | model here | a Llama of 0.14 million parameters, trained from scratch until it has memorised them; shipped, and trained again in this chapter |
+# | on a real model | SmolLM2-135M-Instruct on TOFU, all layers (profile `study`); shown only as recorded |
+# | profile | `ci`: 2 CPU cores, about 2 GB of memory, no GPU |
 
 # %% [markdown]
 # ## Why it matters
@@ -34,14 +45,11 @@
 # (U→P) may find that pruning undoes what was unlearned. For image classifiers the opposite of the paper's claim was published:
 # sparse models were said to unlearn *better* (Jia et al. 2023). Nobody who ships a model should have to guess.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 profile = "ci"
 seed = 0
 
 # %% tags=["hide-input"]
-import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
-
-# isort: split
 import json
 import warnings
 from itertools import chain
@@ -56,7 +64,7 @@ from palimpsest.chapters.sau import claims, experiment, probes, tables
 from palimpsest.chapters.sau import figures as draw
 from palimpsest.chapters.sau.cohort import gather
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PROFILES, STUDY
-from palimpsest.chapters.shared import page, records
+from palimpsest.chapters.shared import records
 from palimpsest.data import manifest
 from palimpsest.data.questions import read_jsonl
 from palimpsest.unlearning.language import redistribution

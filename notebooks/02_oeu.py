@@ -9,20 +9,31 @@
 # %% [markdown]
 # # OEU: forgetting by entropy, orthogonal to what is kept
 #
-# | | |
-# |---|---|
-# | paper | *OEU: orthogonal entropy unlearning for quantised networks*, [arXiv:2602.00567](https://arxiv.org/abs/2602.00567), ICML 2026 |
-# | claims | label methods misremember; entropy is unbiased; weights cannot resolve conflicts; projection keeps the retain loss to first order; better than existing methods |
-# | what could be read | the abstract. No code is released. This is a re-implementation from the abstract, and each open point is an option |
-# | data here | Fashion-MNIST, a shipped subset: 1,000 training images per replication |
-# | networks here | a ResNet-8 of half width with 4-bit weights and activations (W4A4), and in float |
-# | profile | `ci`: about 8 minutes on 2 CPU cores, about 3 GB of memory, no GPU |
+# *Forget by Uncertainty: Orthogonal Entropy Unlearning for Quantized Neural Networks*
 #
+# Tian Zhang, Yujia Tong, Junhao Dong, Ke Xu, Yuze Wang and Jingling Yuan, ICML 2026, [arXiv:2602.00567](https://arxiv.org/abs/2602.00567)
+
+# %% tags=["remove-input", "nbval-check-output"]
+import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
+
+# isort: split
+from palimpsest.chapters.shared import page
+
+page.opening("oeu")
+
+# %% [markdown]
 # **In one paragraph.** A network was trained on data that it should no longer know. Retraining without them is exact and
 # dear; *unlearning* changes the trained network a little instead. OEU makes the network's predictions on the forgotten
 # samples uncertain, and takes from that change the part that would alter its predictions on the samples that stay. We
 # run it beside nearly twenty other methods in ten replications, each with its own data and its own tuning, and judge its five
 # claims against networks that were retrained.
+#
+# | | |
+# |---|---|
+# | what could be read | the abstract. No code is released. This is a re-implementation from the abstract, and each open point is an option |
+# | data here | Fashion-MNIST, a shipped subset: 1,000 training images per replication |
+# | networks here | a ResNet-8 of half width with 4-bit weights and activations (W4A4), and in float |
+# | profile | `ci`: 2 CPU cores, about 3 GB of memory, no GPU |
 
 # %% [markdown]
 # ## Why it matters
@@ -36,19 +47,15 @@
 # retain set alone. A method is as good as its distance from Retrain is small, and no method can be asked to come nearer than
 # *another* retraining does. This matters for a method that drives entropy up: it can overshoot, and forget what Retrain knows.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 profile = "ci"
 seed = 0
 
 # %% tags=["hide-input"]
-import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
-
-# isort: split
 import pandas as pd
 import torch
 
 from palimpsest import figures, kernels
-from palimpsest.chapters.shared import page
 from palimpsest.chapters.shared.judging import level, show
 from palimpsest.chapters.unlearning_quantised import (
     experiment,

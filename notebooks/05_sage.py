@@ -9,15 +9,19 @@
 # %% [markdown]
 # # SAGE: trees that follow the drafter's confidence
 #
-# | | |
-# |---|---|
-# | paper | *SAGE: Accelerating Vision-Language Models via Entropy-Guided Adaptive Speculative Decoding*, [arXiv:2602.00523](https://arxiv.org/abs/2602.00523), 2026 |
-# | claims | lossless; entropy predicts acceptance; entropy has a memory; longer accepted paths than static trees; faster; the more so the longer the text; the drafter needs a tenth of the picture; no overhead |
-# | what could be read | the whole paper; no code is released. What a sentence leaves open is an option of `decoding.policies["sage"]`, and each option is run here |
-# | data here | Fashion-MNIST, a shipped subset, described in long texts |
-# | models here | a LLaVA-OneVision-class target of 16 layers and two drafters of 2, trained by `palimpsest.build.pair` and shipped; three weaker drafters of one layer, trained in the run |
-# | profile | `ci`: about 8 minutes on 2 CPU cores, about 2 GB of memory, no GPU |
+# *SAGE: Accelerating Vision-Language Models via Entropy-Guided Adaptive Speculative Decoding*
 #
+# Yujia Tong, Tian Zhang, Yunyang Wan, Kaiwei Lin, Jingling Yuan and Chuang Hu, 2026, [arXiv:2602.00523](https://arxiv.org/abs/2602.00523)
+
+# %% tags=["remove-input", "nbval-check-output"]
+import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
+
+# isort: split
+from palimpsest.chapters.shared import page
+
+page.opening("sage")
+
+# %% [markdown]
 # **In one paragraph.** A small *drafter* guesses the next tokens as a tree of alternatives; the large *target* reads
 # the whole tree in one forward pass and keeps the path that it would have said itself. SAGE shapes the tree by the
 # entropy of the last draft: deep and narrow where the drafter is sure, shallow and wide where it is not. The paper
@@ -25,6 +29,13 @@
 # policy gets the same budget and the same tuning, SAGE's three ideas are switched off one at a time, and all of it is
 # asked of drafters of five strengths: where a drafter guesses nearly everything, nothing that adapts has anything to
 # adapt to.
+#
+# | | |
+# |---|---|
+# | what could be read | the whole paper; no code is released. What a sentence leaves open is an option of `decoding.policies["sage"]`, and each option is run here |
+# | data here | Fashion-MNIST, a shipped subset, described in long texts |
+# | models here | a LLaVA-OneVision-class target of 16 layers and two drafters of 2, trained by `palimpsest.build.pair` and shipped; three weaker drafters of one layer, trained in the run |
+# | profile | `ci`: 2 CPU cores, about 2 GB of memory, no GPU |
 
 # %% [markdown]
 # ## Why it matters
@@ -35,14 +46,11 @@
 # depends on the shape of the guess. A chain dies with its first wrong token. A tree survives it, but spends its nodes
 # on alternatives. Which shape is best, and does it pay to change it from round to round?
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 profile = "ci"
 seed = 0
 
 # %% tags=["hide-input"]
-import palimpsest.chapters  # noqa: F401 (first: it pins the arithmetic)
-
-# isort: split
 import os
 import warnings
 from itertools import chain
@@ -63,7 +71,7 @@ from palimpsest.chapters.sage import claims, experiment, probes, stepper, tables
 from palimpsest.chapters.sage import figures as draw
 from palimpsest.chapters.sage.profiles import PROFILES
 from palimpsest.chapters.sage.results import Costs
-from palimpsest.chapters.shared import page, records
+from palimpsest.chapters.shared import records
 from palimpsest.decoding.distributions import Distribution
 from palimpsest.decoding.verify import gumbel, verify
 from palimpsest.runs import paths

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from palimpsest import arithmetic, ledger
+from palimpsest import arithmetic, findings, ledger
 from palimpsest.data import manifest
 from palimpsest.drills import record
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, needed
-from palimpsest.publish import pages
+from palimpsest.publish import cards, machines, pages
 from palimpsest.runs import paths
 
 ENTRY = {
@@ -62,7 +62,7 @@ def measure(**changes):
 def test_a_claim_without_result_is_not_run(house):
     (found,) = ledger.load()
     assert found.verdict == "not run"
-    assert pages.measured(found) == "–"
+    assert findings.measured(found) == "–"
     assert found.power is None
 
 
@@ -250,8 +250,10 @@ def test_what_was_not_run_shows_no_value(house):
     measure()
     ledger.accept(["toy"], {})
     (found,) = ledger.load()
-    assert "| –\N{NO-BREAK SPACE}not run | – | – |" in pages.claims_table([found], lambda c: c.id)
-    assert "- *Why*: Too long. because" in pages.results_page([found])
+    assert "| –\N{NO-BREAK SPACE}not run | – | – |" in pages.claims_table([found])
+    card = cards.card(found, "toy")
+    assert "*Why*: Too long. because" in card
+    assert "out of the claim's range: 2.00 points" in card
 
 
 def test_the_claims_of_a_paper_are_corrected_together(house):
@@ -277,31 +279,31 @@ def test_the_printed_text_shouts_where_it_drifts(house):
     assert ledger.report(measure(mean=4.4)).startswith("DRIFT toy-first: is now 4.40 points")
 
 
-def test_pages_say_verdict_interval_seeds_rule_power_setting_and_reason(house, monkeypatch):
-    monkeypatch.setattr(pages, "pinning", lambda: ["what pinning costs"])
+def test_pages_say_verdict_interval_seeds_rule_power_setting_and_reason(house):
     claim(TWO)
     ledger.record(
         "toy", "ci", "nine seeds of toys", [ledger.judge("toy-first", MEASURED, "because", also={"too": MEASURED})]
     )
     ledger.accept(["toy"], {"toy": 90.0})
     claims = ledger.load()
-    table = pages.claims_table(claims, lambda c: c.id)
-    assert "| toy-first | More is more. | ●\N{NO-BREAK SPACE}supported | 2.00 points [1.30, 2.70] | 9 |" in table
-    results = pages.results_page(claims)
+    table = pages.claims_table(claims)
+    assert "| `toy-first` | More is more. | ●\N{NO-BREAK SPACE}supported | 2.00 points [1.30, 2.70] | 9 |" in table
+    card = cards.card(claims[0], "toy")
     for line in (
-        "- *Measured*: 2.00 points [1.30, 2.70] (sd 0.90, 9 seeds).",
-        "- *Why*: because",
-        "- *Quantity*: more minus less: wanted above 0 points, margin 1 points (less is not noticed).",
-        "  - together with much: wanted below 5 %, margin 1 %.",
+        "#### More is more.",
+        "● **supported** · 2.00 points [1.30, 2.70], sd 0.90, 9 seeds · `toy-first`",
+        "*Why*: because",
+        "*Quantity*: more minus less; wanted above 0 points, margin 1 points.",
+        "- *Together with* much: wanted below 5 %, margin 1 %",
+        "- *Margin*: less is not noticed",
         f"- *Power*: {needed(0.9, 1.0)} seeds would find",
-        "- *Ours*: nine seeds of toys; profile `ci`, kind *ordering*, by paper.",
+        "- *Here*: nine seeds of toys; profile `ci`, kind *ordering*, by paper",
     ):
-        assert line in results
-    status = pages.status_page(claims)
-    assert "| toy-first | supported | 2.00 points [1.30, 2.70] |" in status
-    assert "| toy | ci | 1.5 |" in status
-    assert claims[0].record["environment"]["processor"] in status
-    assert "what pinning costs" in status
+        assert line in card
+    accepted = machines.accepted(claims)
+    assert "| toy |" in accepted
+    assert "| ci | 1.5 |" in accepted
+    assert claims[0].record["environment"]["processor"] in accepted
 
 
 def test_the_cost_of_pinning_is_a_ratio_of_medians(house):
@@ -312,29 +314,29 @@ def test_the_cost_of_pinning_is_a_ratio_of_medians(house):
     rows += [f"1,a run,{how},{s},a chip,2,abc,2026-01-01" for how, found in seconds.items() for s in found]
     file.write_text("\n".join(rows) + "\n")
     manifest.update([file])
-    assert pages.pinning()[-1] == "| 1 | a run | 3 | 5.0 | 2.0 | 2.50 |"
+    assert machines.pinning().splitlines()[-1] == "| 1 | a run | 3 | 5.0 | 2.0 | 2.50 |"
 
 
 def test_drills_are_summed_and_what_is_to_be_mended_is_named(house):
-    assert pages.drilled() == []
+    assert machines.drilled() == "Not run."
     environment = {"processor": "a chip", "python": "3", "torch": "2", "commit": "abc"}
     for part, counts in (("f", {"tried": 9, "right": 5, "caught": 4}), ("g", {"tried": 7, "right": 6, "silent": 1})):
         record.write(record.Row.of("inputs", part, 0, {"tried": 1}, environment, "2026-01-01"))
         record.write(record.Row.of("inputs", part, 0, counts, environment, "2026-01-02"))
     record.write(record.Row.of("kills", "h", 0, {"tried": 1200, "right": 1200}, environment, "2026-01-02"))
-    assert pages.drilled()[-4:] == [
+    assert machines.drilled().splitlines()[-4:] == [
         "| inputs | all 2 | 16 | 11 | 4 | 1 | 0 | 0 |",
         "| inputs | g | 7 | 6 | 0 | 1 | 0 | 0 |",
         "| kills | all 1 | 1,200 | 1,200 | 0 | 0 | 0 | 0 |",
         "| kills | h | 1,200 | 1,200 | 0 | 0 | 0 | 0 |",
     ]
-    assert "with a chip; commit `abc`, 2026-01-02." in pages.drilled()[3]
+    assert "with a chip; commit `abc`, 2026-01-02." in machines.drilled()
 
 
 def test_the_tally_counts_whose_claims_have_which_verdict(house):
     claim(*(ENTRY | {"id": f"toy-{name}"} for name in "ab"), ENTRY | {"id": "toy-c", "by": "construction"})
     ledger.record("toy", "ci", "", [ledger.judge("toy-a", MEASURED, "")])
-    assert pages.tally(ledger.load(ledger.FRESH)) == (
+    assert findings.tally(ledger.load(ledger.FRESH)) == (
         "The papers' claims (2): 1 supported, 1 not run. Guarantees by construction (1): 1 not run."
     )
 
@@ -342,7 +344,7 @@ def test_the_tally_counts_whose_claims_have_which_verdict(house):
 def test_a_negative_number_has_a_minus_sign(house):
     measure(mean=-2.0, low=-2.7, high=-1.3)
     (found,) = ledger.load(ledger.FRESH)
-    assert pages.measured(found) == "−2.00 points [−2.70, −1.30]"
+    assert findings.measured(found) == "−2.00 points [−2.70, −1.30]"
 
 
 def test_readme_table_is_replaced_between_its_markers(house):

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import palimpsest
-from palimpsest.publish.site import BOOK, GENERATED, chapters
+from palimpsest.publish.site import BOOK, chapters
 from palimpsest.runs.paths import ROOT
 
 PAGES = sorted(BOOK.glob("*.md")) + sorted((ROOT / "notebooks").glob("*.py"))
@@ -38,20 +38,11 @@ def test_every_page_of_the_contents_has_a_source():
     files = [toc["root"]] + [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
     pages = {f"{name}.md" for name in files if not name.startswith("notebooks/")}
     written = {path.name for path in BOOK.glob("*.md")}
-    assert pages == written | (set(GENERATED) - {"claims_table.md"})
+    assert pages == written
 
 
 def test_contents_list_every_chapter():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py")) == sorted(chapters())
-
-
-def test_front_page_says_which_papers_have_a_chapter():
-    rows = [line for line in (BOOK / "index.md").read_text("utf-8").splitlines() if "{cite:t}" in line]
-    assert len(rows) == len(PAPERS)
-    linked = [re.search(r"<notebooks/(\w+)>", row) for row in rows]
-    for row, link in zip(rows, linked, strict=True):
-        assert row.endswith("| written |" if link else "| not yet written |")
-    assert {link[1] for link in linked if link} <= set(chapters())
 
 
 def test_the_book_renders_and_never_executes():

@@ -30,8 +30,9 @@ def inputs(tmp_path, tmp_path_factory, monkeypatch):
         notebook = new_notebook(cells=cells, metadata=metadata)
         nbformat.write(notebook, executed / f"{name}.ipynb")
     for name in site.GENERATED:
-        title = "" if name == "claims_table.md" else f"# {name}\n\n"
-        (generated / name).write_text(f"{title}| claim | verdict |\n|---|---|\n| a | not run |\n", encoding="utf-8")
+        (generated / name).write_text(
+            f"# {name}\n\n| claim | verdict |\n|---|---|\n| a | not run |\n", encoding="utf-8"
+        )
     return tmp_path
 
 
@@ -44,8 +45,8 @@ def test_a_missing_chapter_is_named(inputs):
 
 
 def test_a_missing_page_is_named(inputs):
-    (inputs / "generated" / "status.md").unlink()
-    with pytest.raises(FileNotFoundError, match=r"status\.md was not rendered"):
+    (inputs / "generated" / "what_held.md").unlink()
+    with pytest.raises(FileNotFoundError, match=r"what_held\.md was not rendered"):
         site.build(inputs)
 
 
@@ -70,7 +71,7 @@ def test_two_builds_are_the_same_bytes(inputs, tmp_path_factory):
 def test_a_warning_is_an_error_and_the_old_site_stays(inputs, capfd):
     (inputs / "html").mkdir()
     (inputs / "html" / "index.html").write_text("the old site", encoding="utf-8")
-    (inputs / "generated" / "status.md").write_text("# Status\n\n{doc}`nowhere`\n", encoding="utf-8")
+    (inputs / "generated" / "what_held.md").write_text("# What held\n\n{doc}`nowhere`\n", encoding="utf-8")
     with pytest.raises(RuntimeError, match="jupyter-book did not build"):
         site.build(inputs)
     assert "nowhere" in capfd.readouterr().err

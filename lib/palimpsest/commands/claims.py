@@ -2,8 +2,7 @@
 
 import typer
 
-from palimpsest import ledger
-from palimpsest.publish import pages
+from palimpsest import findings, ledger
 from palimpsest.runs import paths
 
 from .failure import fail
@@ -18,5 +17,5 @@ def claims() -> None:
     if not found:
         fail(f"{paths.DATA / 'claims'} holds no claims; PALIMPSEST_DATA, if set, must name the data/ of a checkout")
     for claim in found:
-        typer.echo(f"{claim.verdict:>12}  {claim.id:<20} {claim.quantity}: {pages.measured(claim)}")
-    typer.echo(pages.tally(found))
+        typer.echo(f"{claim.verdict:>12}  {claim.id:<20} {claim.quantity}: {findings.measured(claim)}")
+    typer.echo(findings.tally(found))

@@ -13,7 +13,7 @@ from .failure import needs_checkout
 def render_pages(
     readme: Annotated[bool, typer.Option(help="Also rewrite the claims table and the figure of README.md.")] = False,
 ) -> None:
-    """Render the results and status pages from the ledger."""
+    """Render the front page and what held from the ledger."""
     needs_checkout("pages")
     for path in pages.write():
         typer.echo(path.relative_to(paths.ROOT))

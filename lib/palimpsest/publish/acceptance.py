@@ -4,7 +4,7 @@ The second execution takes its rows from the cache; its pages print the values a
 ones named keep what was accepted, their notebooks too.
 """
 
-from palimpsest import arithmetic, ledger
+from palimpsest import arithmetic, findings, ledger
 from palimpsest.ledger import Claim
 from palimpsest.publish import gates, pages
 
@@ -46,5 +46,5 @@ def cold_seconds(found: dict[str, str]) -> dict[str, float]:
 
 def moved(before: Claim, after: Claim) -> str | None:
     """`jscds-half: inconclusive, −0.90 points [−2.25, 0.46] → …`, or None where neither verdict nor value moved."""
-    old, new = (f"{claim.verdict}, {pages.measured(claim)}" for claim in (before, after))
+    old, new = (f"{claim.verdict}, {findings.measured(claim)}" for claim in (before, after))
     return None if old == new else f"{after.id}: {old} → {new}"

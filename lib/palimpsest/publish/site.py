@@ -14,13 +14,14 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from palimpsest.publish import pages
 from palimpsest.publish.finish import finish
 from palimpsest.publish.sitecheck import check
 from palimpsest.runs.paths import BUILD, ROOT
 
 BOOK = ROOT / "book"
-GENERATED = ("claims_table.md", "results.md", "status.md")
-"""Pages and fragments that the ledger renders."""
+GENERATED = (*pages.FILLED, "claims.csv")
+"""What `palimpsest pages` renders from the ledger."""
 
 
 def chapters() -> list[str]:
@@ -61,20 +62,20 @@ def build(build_dir: Path = BUILD) -> Path:
 def _stage(build_dir: Path, source: Path) -> None:
     """Lay out the sources of the site afresh in `source`."""
     notebooks = {name: build_dir / "executed" / f"{name}.ipynb" for name in chapters()}
-    pages = {name: build_dir / "generated" / name for name in GENERATED}
+    generated = {name: build_dir / "generated" / name for name in GENERATED}
     for name, path in notebooks.items():
         if not path.is_file():
             raise FileNotFoundError(
                 f"chapter {name} was not executed: {path} is missing; run `make chapter CH={name[:2]}`"
             )
-    for name, path in pages.items():
+    for name, path in generated.items():
         if not path.is_file():
             raise FileNotFoundError(
                 f"page {name} was not rendered from the ledger: {path} is missing; run `palimpsest pages`"
             )
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(BOOK, source)
-    for name, path in pages.items():
+    for name, path in generated.items():
         shutil.copyfile(path, source / name)
     (source / "notebooks").mkdir()
     for path in notebooks.values():

@@ -157,7 +157,7 @@ def _shrink_icons(html_dir: Path) -> None:
     """Cut the icon font down to the glyphs that the styles name, and drop its sister fonts."""
     folder = html_dir / "_static" / "vendor" / "fontawesome" / "webfonts"
     styles = _texts(html_dir, "_static/styles/*.css")
-    font = TTFont(folder / f"{ICONS}.ttf")
+    font = TTFont(folder / f"{ICONS}.ttf", recalcTimestamp=False)  # else each build gives another file
     cutter = subset.Subsetter()
     cutter.populate(text="".join(PRIVATE.findall("".join(styles.values()))))
     cutter.subset(font)

@@ -3,14 +3,34 @@
 import gc
 import warnings
 from collections.abc import Callable
+from html import escape
 
 import pandas as pd
 import torch
 from IPython.display import HTML
 
-from palimpsest import figures, kernels, ledger, runs
+from palimpsest import claims_figure, figures, findings, kernels, ledger, runs
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.ledger import Judgement
+from palimpsest.papers import PAPERS
+
+
+def opening(paper: str) -> HTML:
+    """The first screen of the chapter on `paper`, the stem of its files: what held in two sentences, how large the
+    test was, and the figure of its claims.
+
+    It shows what was accepted, as the cells of the claims do. So it does not wait for the run below it, and a run
+    that comes out otherwise is seen there. Raises ValueError for an unknown paper.
+    """
+    if paper not in PAPERS:
+        raise ValueError(f"paper: got {paper!r}, want one of {sorted(PAPERS)}")
+    claims = [claim for claim in ledger.load() if ledger.file_of(claim) == paper]
+    said = f"{findings.held(claims, 'the paper’s')} {findings.main_claim(claims, paper)}"
+    facts = " · ".join(filter(None, [findings.effort(claims), f"read: {PAPERS[paper].read}", "toy models"]))
+    return HTML(
+        f"<p><b>What held here.</b> {escape(said)}</p>\n<p>{escape(facts)}</p>\n"
+        f"{claims_figure.figure(claims, '../what_held.html')}"
+    )
 
 
 def begin(profile: str, settings: dict):

@@ -1,0 +1,106 @@
+"""What was found, in words: values, rules and counts of the ledger as sentences that a page can print."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from palimpsest import ledger
+from palimpsest.ledger import Claim
+from palimpsest.papers import PAPERS
+from palimpsest.verdicts import VERDICTS, Quantity
+
+MARK = {"supported": "●", "contradicted": "○", "no effect": "=", "inconclusive": "?", "not run": "–"}
+WHOSE = {"paper": "The papers' claims", "ours": "Claims of ours", "construction": "Guarantees by construction"}
+SAID = {
+    "supported": ("is supported", "are supported"),
+    "contradicted": ("is contradicted", "are contradicted"),
+    "no effect": ("shows no effect", "show no effect"),
+    "inconclusive": ("is left open", "are left open"),
+    "not run": ("was not run", "were not run"),
+}
+"""A verdict as the end of a sentence about one claim, and about several."""
+LEGEND = "● supported, ○ contradicted, = no effect that a user would notice, ? left open, – not run"
+
+
+def tally(claims: list[Claim]) -> str:
+    """How many claims have which verdict, in a sentence for each of `WHOSE`."""
+    sentences = []
+    for by, whose in WHOSE.items():
+        found = Counter(c.verdict for c in claims if c.by == by)
+        counts = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
+        if found:
+            sentences.append(f"{whose} ({found.total()}): {counts}.")
+    return " ".join(sentences)
+
+
+def measured(claim: Claim) -> str:
+    """`−1.20 points [−2.10, −0.30]`, or a dash where the claim was not run."""
+    return "–" if claim.verdict == "not run" else ledger.text(claim.judgement.measured, claim.unit)
+
+
+def seeds(claim: Claim) -> str:
+    """How many seeds the value of a claim that was judged is taken over."""
+    n = claim.judgement.measured.n
+    return f"{n} seeds" if n > 1 else "counted"
+
+
+def rule(quantity: Quantity) -> str:
+    """What a quantity must be for its claim to hold: `wanted above 5 %, margin 1 %`."""
+    if quantity.wants == "zero":
+        return "wanted: none"
+    unit = f" {quantity.unit}".rstrip()
+    if quantity.wants == "within":
+        return f"wanted within {quantity.margin:g} of {quantity.bar:g}{unit}"
+    return f"wanted {quantity.wants} {quantity.bar:g}{unit}, margin {quantity.margin:g}{unit}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def counted(claims: list[Claim]) -> str:
+    """`2 are contradicted, 1 shows no effect and 2 are left open`."""
+    found = Counter(c.verdict for c in claims)
+    return listed([f"{found[v]} {SAID[v][found[v] > 1]}" for v in VERDICTS if found[v]])
+
+
+def held(claims: list[Claim], papers: str) -> str:
+    """One sentence: how many of the claims of `papers` (`the paper's`, `five papers'`) ended how, and apart from them
+    our own and what holds by construction. Raises ValueError where the papers claim nothing."""
+    by = {whose: [c for c in claims if c.by == whose] for whose in WHOSE}
+    if not by["paper"]:
+        raise ValueError(f"claims: got {[c.id for c in claims]}, want at least one by a paper")
+    parts = [f"Of {papers} {len(by['paper'])} claims {counted(by['paper'])}"]
+    for whose, one, several in (
+        ("ours", "claim of ours", "claims of ours"),
+        ("construction", "guarantee by construction", "guarantees by construction"),
+    ):
+        if found := by[whose]:
+            name, verdicts = (one, several)[len(found) > 1], {c.verdict for c in found}
+            same = f"{len(found)} {name} {SAID[found[0].verdict][len(found) > 1]}"
+            parts.append(same if len(verdicts) == 1 else f"of {len(found)} {name} {counted(found)}")
+    return "; ".join(parts) + "."
+
+
+def main_claim(claims: list[Claim], paper: str) -> str:
+    """One sentence: what became of the claim that `paper` (the stem of its files) is written for."""
+    (claim,) = (c for c in claims if c.id == PAPERS[paper].main)
+    said = f"Its main claim, “{claim.statement.rstrip('.')}”, {SAID[claim.verdict][0]}"
+    if claim.verdict == "not run":
+        return f"{said}."
+    return f"{said}: {measured(claim)}, {seeds(claim)}; {rule(claim.quantities[claim.id])}."
+
+
+def effort(claims: list[Claim]) -> str | None:
+    """`8 minutes · 2 cores`, of the accepted run of these claims of one paper; None where it was not recorded."""
+    record = next((c.record for c in claims if c.record), None)
+    if record is None or not record.get("runtime_s"):
+        return None
+    return f"{record['runtime_s'] / 60:.0f} minutes · {record['environment']['cores']} cores"
+
+
+def size(claims: list[Claim]) -> str:
+    """How large the tests of the papers' claims were: `10 to 24 seeds each`."""
+    found = [c.judgement.measured.n for c in claims if c.by == "paper" and c.verdict != "not run"]
+    found = sorted({n for n in found if n > 1})
+    return f"{found[0]} to {found[-1]} seeds each" if len(found) > 1 else f"{found[0]} seeds each"

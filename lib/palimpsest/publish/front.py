@@ -1,0 +1,63 @@
+"""The front page's generated parts: five cards, the ways in, and the line of facts."""
+
+import yaml
+
+from palimpsest import findings, ledger
+from palimpsest.ledger import Claim
+from palimpsest.papers import PAPERS
+from palimpsest.runs import paths
+
+
+def citation() -> dict:
+    """`CITATION.cff`."""
+    return yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+
+def headline(claims: list[Claim]) -> str:
+    """One sentence: the tally and the size of the tests."""
+    held = findings.held(claims, "the five papers’").rstrip(".")
+    return f"**{held}: tested on toy models, {findings.size(claims)}.**"
+
+
+def cards(claims: list[Claim]) -> str:
+    """Per paper its true title, what became of its main claim, and what could not be read."""
+    titles = {reference["url"].rpartition("/")[2]: reference["title"] for reference in citation()["references"]}
+    parts = []
+    for stem, paper in PAPERS.items():
+        own = [c for c in claims if ledger.file_of(c) == stem]
+        facts = " · ".join(filter(None, [findings.effort(own), f"not read: {paper.unread}"]))
+        parts += [
+            f"{{doc}}`{titles[paper.arxiv]} <notebooks/{paper.chapter}>`",
+            f": {findings.main_claim(own, stem)}",
+            f": *{facts[0].upper()}{facts[1:]}.*",
+            "",
+        ]
+    return "\n".join(parts)
+
+
+def doors(claims: list[Claim]) -> str:
+    """Read, run, use on a model of one's own; the last leads to its page where there is one, else to the README's."""
+    records = {ledger.file_of(c): c.record for c in claims if c.record}
+    seconds = [record.get("runtime_s") for record in records.values()]
+    took = f", {sum(seconds) / 60:.0f} minutes when it was last recorded" if seconds and all(seconds) else ""
+    parts = [
+        "**Read**",
+        ": begin with {doc}`SAU <notebooks/01_sau>`, or with {doc}`what held <what_held>`.",
+        "",
+        "**Run**",
+        f": `make book` in a checkout computes everything again on two CPU cores{took}; {{doc}}`reproduce`.",
+        "",
+    ]
+    if (paths.ROOT / "book" / "own_model.md").exists():
+        parts += ["**Use on your model**", ": unlearn, select, decode: {doc}`own_model`.", ""]
+    return "\n".join(parts)
+
+
+def facts() -> str:
+    """Authors, version, licence, how to cite, source."""
+    cff = citation()
+    authors = ", ".join(a.get("name") or f"{a['given-names']} {a['family-names']}" for a in cff["authors"])
+    return (
+        f"{authors} · version {cff['version']} · {{doc}}`{' and '.join(cff['license'])} <licence>` · "
+        "{doc}`cite <how_to_cite>` · {doc}`source and contributing <contribute>`"
+    )

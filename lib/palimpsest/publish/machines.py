@@ -1,0 +1,76 @@
+"""Where accepted values were computed, what pinned arithmetic costs, and what came of the drills, as tables."""
+
+import csv
+from collections import defaultdict
+from statistics import median
+
+from palimpsest import ledger
+from palimpsest.data import manifest
+from palimpsest.drills import record
+from palimpsest.ledger import Claim
+
+
+def accepted(claims: list[Claim]) -> str:
+    """One row for each accepted run."""
+    head = ["| chapter | on | profile | minutes | machine | versions | commit |", "|---|---|---|---|---|---|---|"]
+    return "\n".join([*head, *dict.fromkeys(_where(c, c.record) for c in claims if c.record)])
+
+
+def _where(claim: Claim, record: dict) -> str:
+    """The row of an accepted run."""
+    e, runtime = record["environment"], record["runtime_s"]
+    minutes = f"{runtime / 60:.1f}" if runtime else "not recorded"
+    return (
+        f"| {ledger.file_of(claim)} | {record['date']} | {claim.profile} | {minutes} "
+        f"| {e['cores']} cores ({e['processor']}), {e['arithmetic']} arithmetic "
+        f"| Python {e['python']}, torch {e['torch']} | `{e['commit']}` |"
+    )
+
+
+def pinning() -> str:
+    """What the pinned arithmetic costs, from `data/bench/arithmetic.cpu.csv`: one piece of each chapter, run in turn
+    with either arithmetic."""
+    with manifest.verify("bench/arithmetic.cpu.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    parts = [
+        f"Seconds of one core for one piece of each chapter, with {rows[0]['cpu']}, medians of runs that took "
+        f"turns; commit `{rows[0]['commit']}`, {rows[0]['date']}.",
+        "",
+        "| chapter | piece | runs | pinned, s | native, s | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    seconds = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        seconds[row["chapter"], row["piece"]][row["arithmetic"]].append(float(row["cpu_seconds"]))
+    for (chapter, piece), found in seconds.items():
+        pinned, native = median(found["pinned"]), median(found["native"])
+        ratio = f"{len(found['pinned'])} | {pinned:.1f} | {native:.1f} | {pinned / native:.2f}"
+        parts.append(f"| {chapter} | {piece} | {ratio} |")
+    return "\n".join(parts)
+
+
+def drilled() -> str:
+    """What came of `make drills`, summed by drill, and the parts with something that is to be mended."""
+    rows = record.read()
+    if not rows:
+        return "Not run."
+    made = sorted({f"commit `{row.commit}`, {row.date}" for row in rows})
+    parts = [
+        f"What `make drills` tried at random, seed {rows[0].seed}, with {rows[0].cpu}; {'; '.join(made)}. *inputs*: "
+        "arguments of kernels and public functions, most of them spoilt; *kills*: of running processes; *changes*: "
+        "of single bytes in files. Silent is another value without an error, foreign an error that names no argument "
+        "or file of ours, lost a result that differs after a kill, or half a file.",
+        "",
+        "| drill | part | tried | as it should be | caught | silent | foreign | lost |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for drill in dict.fromkeys(row.drill for row in rows):
+        mine = [row for row in rows if row.drill == drill]
+        parts.append(f"| {drill} | all {len(mine)} | {_counts(mine)} |")
+        apart = [row for row in mine if drill != "inputs" or row.silent or row.foreign]
+        parts += [f"| {drill} | {row.part} | {_counts([row])} |" for row in apart]
+    return "\n".join(parts)
+
+
+def _counts(rows: list[record.Row]) -> str:
+    return " | ".join(f"{sum(getattr(row, name) for row in rows):,}" for name in record.COUNTED)
