@@ -102,7 +102,7 @@ def _progress() -> Iterator[None]:
 def execute(chapter: str, parameters: dict | None = None, folder: Path = EXECUTED, cold: bool = False) -> Path:
     """Gate 2: run one chapter through papermill. The old result stays until the new one is whole.
 
-    The seconds of a `cold` run, which found nothing in the cache, are what the status page reports.
+    The seconds of a `cold` run, which found nothing in the cache, are what the page What held reports.
     """
     kernel.require()
     notebook = source_of(chapter)
