@@ -11,6 +11,7 @@ from palimpsest.chapters.unlearning_quantised.arms import PILOTED
 from palimpsest.chapters.unlearning_quantised.cohort import dataset
 from palimpsest.chapters.unlearning_quantised.profiles import PROFILES
 from palimpsest.data import manifest
+from palimpsest.drills.subjects import in_this_process
 from palimpsest.runs import cache, paths
 
 
@@ -20,15 +21,6 @@ def in_process(tmp_path, monkeypatch):
     another test loaded are at hand, which workers would load again."""
     monkeypatch.setattr(runs.paths, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(runs, "run_all", lambda f, jobs, show: [runs.cached(f, job) for job in jobs])
-
-
-def spread(call, arguments, *, name, done):
-    """As `runs.spread`, in this process."""
-    values = []
-    for argument in arguments:
-        values.append(call(argument))
-        done(values[-1])
-    return values
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +36,7 @@ def tiny_study(studies):
     sizes = {"samples": 100, "validation": 40, "test": 40, "epochs": 1, "retain_samples": 30}
     setting = replace(PROFILES["smoke"], name="study", qat_lr=0.001, **sizes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "spread", spread)
+        patch.setattr(runs, "spread", in_this_process)
         patch.setattr(paths, "CACHE", studies / "cache")
         patch.setattr(unlearning, "STUDIED", METHODS)
         patch.setitem(PROFILES, "study", setting)

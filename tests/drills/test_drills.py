@@ -89,6 +89,20 @@ def test_what_is_half_written_is_found(work, lost, monkeypatch):
     assert bool(counts["lost"]) == lost
 
 
+def counting(folder: Path) -> None:
+    """What it leaves tells how often it was begun."""
+    with (folder / "begun").open("a") as file:
+        file.write("a")
+    for _ in range(40):
+        torch.zeros(400, 400) @ torch.zeros(400, 400)
+
+
+def test_another_result_after_a_kill_is_found(monkeypatch):
+    monkeypatch.setattr(kills, "get_context", lambda _: InProcess)
+    monkeypatch.setitem(kills.SUBJECTS, "a", subjects.Subject(Path.mkdir, counting, names, lambda *_: None))
+    assert kills.block("a", SEED, 0, 4) == {"tried": 4, "right": 0, "lost": 4}
+
+
 class InProcess:
     """Processes that are split off from this one, which costs no imports."""
 

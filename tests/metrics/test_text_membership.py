@@ -87,3 +87,11 @@ def test_reference_gap_by_hand():
 def test_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("texts", "got"), [(None, "NoneType"), (3, "int"), (["a", 3], "2 texts"), ("ab", "one string")]
+)
+def test_what_are_no_texts_is_refused(texts, got):
+    with pytest.raises(ValueError, match=f"texts: got {got}, want one for each of 2 losses"):
+        zlib_ratio([1.0, 2.0], texts)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from transformers import ViTConfig, ViTForImageClassification
 
+from palimpsest.metrics import membership
 from palimpsest.training.loop import TrainingDiverged
 from palimpsest.unlearning.vision import trainer
 from palimpsest.unlearning.vision.drop_in import Measured, measured, unlearn
@@ -116,6 +117,19 @@ def test_the_report_is_what_is_counted_by_hand():
     assert found == Measured(FA=1 / 2, RA=3 / 4, TA=3 / 4, MIA=mia)
 
 
+def test_the_attack_sees_as_many_retain_as_test_samples(monkeypatch):
+    seen = {}
+
+    def attack(p_retain, y_retain, p_test, y_test, p_forget, y_forget):
+        seen.update(retain=y_retain, test=y_test, forget=y_forget)
+        return 0.5
+
+    monkeypatch.setattr(membership, "svc_confidence", attack)
+    assert measured(made(LikeTimm), X, Y, torch.tensor(FORGET), (X_TEST[:7], Y_TEST[:7]), 0).MIA == 0.5
+    assert len(seen["retain"]) == len(seen["test"]) == 7
+    assert torch.equal(seen["forget"], Y[FORGET])
+
+
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, stop_at):
     want = made(LikeTimm)
     first = unlearn(want, (X, Y), FORGET, "SalUn", test=(X_TEST, Y_TEST), **SETTINGS)
@@ -140,6 +154,7 @@ class Stream(IterableDataset):
         ({"train": [(X[0], 0), (X[1, :, :4], 1)]}, "train: got images of 2 shapes, want one"),
         ({"train": [("a file", 0)] * 2}, "train: got an image str, want a tensor"),
         ({"train": [(X[0], "cat")] * 2}, "train: got the label 'cat' in sample 0, want a class number"),
+        ({"train": [(X[0], 1.7)] * 2}, "train: got the label 1.7 in sample 0, want a class number"),
         ({"train": [{"pixels": X[0]}] * 2}, r"train: got a sample with \['pixels'\], want one of"),
         ({"train": [X[0]] * 3}, "train: got a sample Tensor, want a pair"),
         ({"train": ((X * 255).to(torch.uint8), Y)}, "train: got images of torch.uint8, want floats"),
@@ -161,6 +176,14 @@ def test_what_cannot_be_meant_is_named_and_nothing_moves(change, message):
     with pytest.raises(ValueError, match=message):
         unlearn(model, **arguments, **SETTINGS)
     assert torch.equal(weights(model), before)
+
+
+def test_logits_that_are_not_numbers_are_no_class():
+    model = made(LikeTimm)
+    with torch.no_grad():
+        model.fc.bias[2] = torch.nan
+    with pytest.raises(ValueError, match="model: gives logits that are not finite for 24 of 24 samples of train"):
+        unlearn(model, (X, Y), FORGET, **SETTINGS)
 
 
 def test_a_run_that_diverges_says_so():

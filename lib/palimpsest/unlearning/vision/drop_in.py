@@ -111,17 +111,28 @@ def measured(
     """FA, RA, TA and MIA of `model`; `seed` draws the retain samples of the attack."""
     kept = torch.ones(len(x), dtype=torch.bool, device=x.device)
     kept[forget] = False
-    p = logits([model], x)[0].double().softmax(1)
+    p = _probabilities("train", model, x)
     right = (p.argmax(1) == y).double()
     fa, ra = float(right[~kept].mean()), float(right[kept].mean())
     if test is None:
         return Measured(fa, ra, None, None)
-    p_test = logits([model], test[0])[0].double().softmax(1)
+    p_test = _probabilities("test", model, test[0])
     retain = kept.nonzero().flatten()
     drawn = torch.randperm(len(retain), generator=seeds.generator(seed, "members"))[: len(p_test)]
     retain = retain[drawn.to(retain.device)]
     mia = membership.svc_confidence(p[retain], y[retain], p_test, test[1], p[~kept], y[~kept])
     return Measured(fa, ra, float((p_test.argmax(1) == test[1]).double().mean()), mia)
+
+
+def _probabilities(name: str, model: nn.Module, x: Tensor) -> Tensor:
+    """float64 [N, classes]. ValueError for logits that are not finite: their largest would be called class 0."""
+    found = logits([model], x)[0].double()
+    if not found.isfinite().all():
+        bad = int((~found.isfinite().all(1)).sum())
+        raise ValueError(
+            f"model: gives logits that are not finite for {bad} of {len(x)} samples of {name}, want none"
+        )
+    return found.softmax(1)
 
 
 def _placed(name: str, data: object, weight: Tensor) -> tuple[Tensor, Tensor]:

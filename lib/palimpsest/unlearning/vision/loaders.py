@@ -1,6 +1,7 @@
 """Data sets as tensors, for methods that go through their samples in an order of their own."""
 
 from collections.abc import Iterator, Mapping
+from operator import index as index_of
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def _pairs(name: str, source: Dataset) -> Iterator[tuple[Tensor, int]]:
         if not hasattr(image, "shape"):
             raise ValueError(f"{name}: got an image {type(image).__name__}, want a tensor: transform it to one")
         try:
-            yield torch.as_tensor(image), int(label)
+            yield torch.as_tensor(image), index_of(label)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name}: got the label {label!r} in sample {index}, want a class number") from error
 
