@@ -17,7 +17,7 @@ from palimpsest.drills.record import Row, write
 
 SEED = 0
 INPUTS, IN_A_BLOCK = 10_000, 500
-KILLS = {"unlearn": 80, "decode": 70, "study": 40, "chapter": 10}
+KILLS = {"study": 40, "decode": 70, "unlearn": 80, "chapter": 10}
 KILLS_IN_A_BLOCK = 10
 
 
