@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -187,17 +188,19 @@ def run_study(folder: Path) -> None:
 
 def study_rows(folder: Path) -> dict[str, object]:
     """The stored predictions, and the numbers of the table."""
-    paths.DATA = folder / "data"
-    record = json.loads(PLAN.file.read_text())
-    kept = {json.dumps(arm): stored.predictions(PLAN.name, arm)["logits"].tobytes() for arm in ARMS}
+    with mock.patch.object(paths, "DATA", folder / "data"):
+        record = json.loads(PLAN.file.read_text())
+        kept = {json.dumps(arm): stored.predictions(PLAN.name, arm)["logits"].tobytes() for arm in ARMS}
     return kept | {json.dumps(row["arm"]) + " numbers": row["numbers"] for row in record["rows"]}
 
 
 def whole_study(folder: Path, result: dict) -> None:
-    paths.DATA = folder / "data"
-    for arm in stored.finished(PLAN.name, ARMS):
-        if stored.predictions(PLAN.name, arm)["logits"].tobytes() != result[json.dumps(arm)]:
-            raise ValueError(f"{stored.file_of(PLAN.name, arm)}: other predictions than those of an undisturbed run")
+    with mock.patch.object(paths, "DATA", folder / "data"):
+        for arm in stored.finished(PLAN.name, ARMS):
+            if stored.predictions(PLAN.name, arm)["logits"].tobytes() != result[json.dumps(arm)]:
+                raise ValueError(
+                    f"{stored.file_of(PLAN.name, arm)}: other predictions than those of an undisturbed run"
+                )
 
 
 # -- a chapter -------------------------------------------------------------------------------------------------------
