@@ -71,7 +71,9 @@ def test_what_comes_back_is_what_the_page_says(given):
 def test_the_commands_run_as_they_stand(folder, tmp_path):
     _, forget, _, retain = files(tmp_path)
     places = {"MODEL": folder, "OUT": tmp_path / "out", "FORGET.jsonl": forget, "RETAIN.jsonl": retain}
-    commands = [shlex.split(line) for block in blocks(PAGE, "bash") for line in block.splitlines()]
+    commands = [
+        shlex.split(line) for block in blocks(PAGE, "bash") for line in block.replace("\\\n", "").splitlines()
+    ]
     assert [command[1] for command in commands] == ["check", "unlearn", "decode"]
     for _, *arguments in commands:
         done = CliRunner().invoke(app, [str(places.get(word, word)) for word in arguments], input="y\n")
