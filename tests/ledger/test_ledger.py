@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from palimpsest import arithmetic, findings, ledger
-from palimpsest.data import manifest
-from palimpsest.drills import record
+from palimpsest.data import drill_rows, manifest
 from palimpsest.ledger import Judgement
 from palimpsest.metrics.statistics import Estimate, needed
 from palimpsest.publish import cards, machines, pages
@@ -321,9 +320,9 @@ def test_drills_are_summed_and_what_is_to_be_mended_is_named(house):
     assert machines.drilled() == "Not run."
     environment = {"processor": "a chip", "python": "3", "torch": "2", "commit": "abc"}
     for part, counts in (("f", {"tried": 9, "right": 5, "caught": 4}), ("g", {"tried": 7, "right": 6, "silent": 1})):
-        record.write(record.Row.of("inputs", part, 0, {"tried": 1}, environment, "2026-01-01"))
-        record.write(record.Row.of("inputs", part, 0, counts, environment, "2026-01-02"))
-    record.write(record.Row.of("kills", "h", 0, {"tried": 1200, "right": 1200}, environment, "2026-01-02"))
+        drill_rows.write(drill_rows.Row.of("inputs", part, 0, {"tried": 1}, environment, "2026-01-01"))
+        drill_rows.write(drill_rows.Row.of("inputs", part, 0, counts, environment, "2026-01-02"))
+    drill_rows.write(drill_rows.Row.of("kills", "h", 0, {"tried": 1200, "right": 1200}, environment, "2026-01-02"))
     assert machines.drilled().splitlines()[-4:] == [
         "| inputs | all 2 | 16 | 11 | 4 | 1 | 0 | 0 |",
         "| inputs | g | 7 | 6 | 0 | 1 | 0 | 0 |",

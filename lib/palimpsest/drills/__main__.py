@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import palimpsest.chapters  # noqa: F401 (pins the arithmetic before numpy and torch are imported)
 from palimpsest import runs
+from palimpsest.data.drill_rows import Row, write
 from palimpsest.drills import changes, inputs, kills
 from palimpsest.drills.cases import CASES
-from palimpsest.drills.record import Row, write
 
 SEED = 0
 INPUTS, IN_A_BLOCK = 10_000, 500

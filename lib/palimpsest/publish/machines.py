@@ -5,8 +5,7 @@ from collections import defaultdict
 from statistics import median
 
 from palimpsest import ledger
-from palimpsest.data import manifest
-from palimpsest.drills import record
+from palimpsest.data import drill_rows, manifest
 from palimpsest.ledger import Claim
 
 
@@ -51,7 +50,7 @@ def pinning() -> str:
 
 def drilled() -> str:
     """What came of `make drills`, summed by drill, and the parts with something that is to be mended."""
-    rows = record.read()
+    rows = drill_rows.read()
     if not rows:
         return "Not run."
     made = sorted({f"commit `{row.commit}`, {row.date}" for row in rows})
@@ -72,5 +71,5 @@ def drilled() -> str:
     return "\n".join(parts)
 
 
-def _counts(rows: list[record.Row]) -> str:
-    return " | ".join(f"{sum(getattr(row, name) for row in rows):,}" for name in record.COUNTED)
+def _counts(rows: list[drill_rows.Row]) -> str:
+    return " | ".join(f"{sum(getattr(row, name) for row in rows):,}" for name in drill_rows.COUNTED)
