@@ -36,10 +36,6 @@ def opening(paper: str) -> HTML:
 def begin(profile: str, settings: dict):
     """`settings[profile]`, or a ValueError that lists the profiles there are; draws and computes as every page does
     from here on."""
-    # What was imported stays: statsmodels collects garbage at every correction for several tests, half a second each
-    # time where it looks through all that torch and transformers hold.
-    gc.collect()
-    gc.freeze()
     setting = choose(profile, settings)
     torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
     figures.style()
@@ -56,6 +52,10 @@ class Verdicts:
 
     def __init__(self, paper: str, profile: str, setting: str, judge: Callable[..., dict[str, Judgement]], *found):
         self.paper, self.profile, self.setting = paper, profile, setting
+        # What was imported and computed stays: statsmodels, which judging asks hundreds of times, collects garbage at
+        # every correction for several tests, half a second each time where it looks through all that is held.
+        gc.collect()
+        gc.freeze()
         self.judged = {} if profile == "smoke" else judge(*found)
 
     def show(self, claim: str) -> None:
