@@ -95,7 +95,8 @@ def test_sentences_count_what_they_say(claims):
 def test_the_front_page_names_each_paper_and_leads_to_its_chapter(claims):
     shown = front.cards(claims)
     for paper in PAPERS.values():
-        assert f"{{doc}}`{TITLES[paper.arxiv]} <notebooks/{paper.chapter}>`" in shown
+        assert f"{TITLES[paper.arxiv]} <notebooks/{paper.chapter}>`" in shown
+        assert f"{{doc}}`{paper.name}: " in shown
     assert CITATION["version"] in front.facts()
 
 

@@ -26,8 +26,10 @@ def cards(claims: list[Claim]) -> str:
     for stem, paper in PAPERS.items():
         own = [c for c in claims if ledger.file_of(c) == stem]
         facts = " · ".join(filter(None, [findings.effort(own), f"not read: {paper.unread}"]))
+        title = titles[paper.arxiv]
+        named = title if title.startswith(paper.name) else f"{paper.name}: {title}"
         parts += [
-            f"{{doc}}`{titles[paper.arxiv]} <notebooks/{paper.chapter}>`",
+            f"{{doc}}`{named} <notebooks/{paper.chapter}>`",
             f": {findings.main_claim(own, stem)}",
             f": *{facts[0].upper()}{facts[1:]}.*",
             "",
@@ -36,7 +38,7 @@ def cards(claims: list[Claim]) -> str:
 
 
 def doors(claims: list[Claim]) -> str:
-    """Read, run, use on a model of one's own; the last leads to its page where there is one, else to the README's."""
+    """Read, run, use on a model of one's own."""
     records = {ledger.file_of(c): c.record for c in claims if c.record}
     seconds = [record.get("runtime_s") for record in records.values()]
     took = f", {sum(seconds) / 60:.0f} minutes when it was last recorded" if seconds and all(seconds) else ""
@@ -47,9 +49,10 @@ def doors(claims: list[Claim]) -> str:
         "**Run**",
         f": `make book` in a checkout computes everything again on two CPU cores{took}; {{doc}}`reproduce`.",
         "",
+        "**Use on your model**",
+        ": unlearn, select, decode: {doc}`own_model`.",
+        "",
     ]
-    if (paths.ROOT / "book" / "own_model.md").exists():
-        parts += ["**Use on your model**", ": unlearn, select, decode: {doc}`own_model`.", ""]
     return "\n".join(parts)
 
 
