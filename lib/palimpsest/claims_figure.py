@@ -6,7 +6,6 @@ so it can be read without that sheet too, as in JupyterLab. Rows are drawn in sh
 
 import math
 from html import escape
-from itertools import groupby
 
 from palimpsest import findings, verdicts
 from palimpsest.ledger import Claim
@@ -70,14 +69,15 @@ def effect(claim: Claim) -> str:
                 f'<line x1="{low}" x2="{high}" y1="50%" y2="50%" stroke="{colour}" stroke-width="2.5"/>'
                 f'<circle cx="{mean}" cy="50%" r="4.5" stroke="{colour}" stroke-width="2" fill="{fill}"/>'
             )
-    return _svg(f'<g class="{_class(claim)}">{drawn}</g>', said)
+    return _svg(f'<g class="{findings.slug(claim.verdict)}">{drawn}</g>', said)
 
 
 def row(claim: Claim, page: str) -> str:
     """One claim: its mark, its words with a link to its card on `page`, and its effect."""
+    kind, sign = findings.slug(claim.verdict), findings.MARK[claim.verdict]
     note = "" if alone(claim) else '<sup title="not by the quantity drawn alone">†</sup>'
     return (
-        f'<li class="{_class(claim)}"><span class="words"><span class="sign">{findings.MARK[claim.verdict]}</span> '
+        f'<li class="{kind}"><span class="words"><span class="sign">{sign}</span> '
         f'<a href="{page}#{claim.id}">{escape(claim.statement)}</a>{note}</span><br>{effect(claim)}</li>'
     )
 
@@ -88,21 +88,16 @@ def figure(claims: list[Claim], page: str, chapters: str | None = None) -> str:
     page: the address of the page with their cards; empty on that page itself. chapters: the address of the folder of
     chapters, for a heading a paper that leads there; None for the claims of one paper, without headings.
     """
-    claims = [c for paper in PAPERS for c in claims if c.paper == PAPERS[paper].name]
     parts = [
         f'<figure class="claims" aria-label="{escape(findings.tally(claims))}">',
         f'<div class="axis"><span class="words"></span>{_axis()}</div>',
     ]
-    for name, rows in groupby(claims, lambda c: c.paper):
-        if chapters is not None:
-            (chapter,) = (paper.chapter for paper in PAPERS.values() if paper.name == name)
-            parts.append(f'<p class="paper"><a href="{chapters}{chapter}.html">{name}</a></p>')
-        parts += ["<ul>", *(row(c, page) for c in rows), "</ul>"]
+    for stem, paper in PAPERS.items():
+        if own := findings.of(claims, stem):
+            if chapters is not None:
+                parts.append(f'<p class="paper"><a href="{chapters}{paper.chapter}.html">{paper.name}</a></p>')
+            parts += ["<ul>", *(row(c, page) for c in own), "</ul>"]
     return "\n".join([*parts, f"<figcaption>{CAPTION}</figcaption>", "</figure>"])
-
-
-def _class(claim: Claim) -> str:
-    return claim.verdict.replace(" ", "-")
 
 
 def _text(words: str) -> str:

@@ -21,6 +21,16 @@ SAID = {
 LEGEND = "● supported, ○ contradicted, = no effect that a user would notice, ? left open, – not run"
 
 
+def of(claims: list[Claim], paper: str) -> list[Claim]:
+    """Those of `paper`, the stem of its files."""
+    return [claim for claim in claims if ledger.file_of(claim) == paper]
+
+
+def slug(verdict: str) -> str:
+    """A verdict as the name of a class of CSS, or a part of one of an id."""
+    return verdict.replace(" ", "-")
+
+
 def tally(claims: list[Claim]) -> str:
     """How many claims have which verdict, in a sentence for each of `WHOSE`."""
     sentences = []

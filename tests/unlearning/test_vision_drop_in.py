@@ -8,11 +8,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from transformers import ViTConfig, ViTForImageClassification
 
+from palimpsest.data.loaders import tensors_of
 from palimpsest.metrics import membership
 from palimpsest.training.loop import TrainingDiverged
 from palimpsest.unlearning.vision import trainer
 from palimpsest.unlearning.vision.drop_in import Measured, measured, unlearn
-from palimpsest.unlearning.vision.loaders import tensors_of
 
 CLASSES, SIDE, N, FORGET = 3, 8, 24, [1, 4, 9, 16]
 GENERATOR = torch.Generator().manual_seed(0)

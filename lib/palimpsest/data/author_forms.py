@@ -12,11 +12,10 @@ from functools import cache
 
 from palimpsest.data import authors, manifest
 from palimpsest.data.questions import Questions
+from palimpsest.nets.tokens import BARE
 
 WRONG = 2
 """Wrong answers a question: the first of the file's five."""
-BARE = "{question}"
-"""The template of forms that bring their whole prompt."""
 TEMPLATES: dict[str, str | None] = {
     "question": None,
     "reworded": None,

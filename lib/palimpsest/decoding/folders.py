@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -14,6 +15,7 @@ from transformers import (
 from palimpsest.data import adapters
 from palimpsest.data.folders import reading
 from palimpsest.nets import language
+from palimpsest.nets.tokens import BARE
 
 
 def model_of(argument: str, name: str) -> PreTrainedModel:
@@ -24,7 +26,8 @@ def model_of(argument: str, name: str) -> PreTrainedModel:
     """
     base = adapters.base_of(argument, name)
     with reading(argument, base) as options:
-        kind = AutoModelForImageTextToText if sees(base, options) else AutoModelForCausalLM
+        seeing = sees(AutoConfig.from_pretrained(base, **options))
+    kind = AutoModelForImageTextToText if seeing else AutoModelForCausalLM
     return adapters.whole(kind, argument, name, "auto").to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -37,12 +40,13 @@ def prepared(
     """
     base = adapters.base_of("target", name)
     with reading("target", base) as options:
-        processor = AutoProcessor.from_pretrained(base, **options) if sees(base, options) else None
+        seeing = sees(AutoConfig.from_pretrained(base, **options))
+        processor = AutoProcessor.from_pretrained(base, **options) if seeing else None
     if processor is None:
         processor = adapters.tokenizer_of("target", name)
         if picture is not None:
             raise ValueError(f"image: got a picture, want none for {name}, which takes text only")
-        template = None if processor.chat_template else "{question}"
+        template = None if processor.chat_template else BARE
         return {"input_ids": torch.tensor(language.prompt_ids(processor, [prompt], template))}, processor
     seen = [] if picture is None else [picture]
     if processor.chat_template:
@@ -62,6 +66,6 @@ def prepared(
     return dict(inputs), processor.tokenizer
 
 
-def sees(name: str, options: dict[str, bool]) -> bool:
-    """Whether the model `name` takes pictures; `options` are those of `data.folders.reading`."""
-    return getattr(AutoConfig.from_pretrained(name, **options), "vision_config", None) is not None
+def sees(config: PretrainedConfig) -> bool:
+    """Whether models of this configuration take pictures."""
+    return getattr(config, "vision_config", None) is not None

@@ -60,6 +60,7 @@ def _decode(models: list[Decoder], inputs, most, threshold, recent, least, stop_
     by: list[bool] = []
     read, forwards, rows = [0, 0], [0, 0], [0, 0]
     active, since = 0, 0
+    greedy = Chooser(0.0, 0)
     while len(tokens) < most and not (tokens and tokens[-1] in stop_tokens):
         own = models[active]
         if fresh := tokens[read[active] :]:
@@ -69,7 +70,7 @@ def _decode(models: list[Decoder], inputs, most, threshold, recent, least, stop_
             read[active] += count
             forwards[active] += 1
             rows[active] += count
-        tokens.append(Chooser(0.0, 0)(logits[active], len(tokens))(0, 0))
+        tokens.append(greedy(logits[active], len(tokens))(0, 0))
         by.append(bool(active))
         recent.append(entropy_in_bits(logits[active]))
         since += 1

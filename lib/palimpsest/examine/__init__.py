@@ -32,7 +32,7 @@ def examine(name: str, forget: Path | None = None, retain: Path | None = None) -
         config = AutoConfig.from_pretrained(base, **options)
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         capital = DATA / "capital"
-        return language.findings(name, forget or capital / "forget.jsonl", retain or capital / "retain.jsonl")
+        return language.findings(name, config, forget or capital / "forget.jsonl", retain or capital / "retain.jsonl")
     if type(config) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         return classifiers.findings(name, config)
     want = "want a causal language model or an image classifier of transformers"

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 
 from palimpsest import decoding
 from palimpsest.data import adapters
-from palimpsest.data.folders import reading
 from palimpsest.data.questions import Questions
 from palimpsest.decoding.drafters import PADDING
 from palimpsest.decoding.drop_in import WITHOUT_MODEL
 from palimpsest.decoding.folders import model_of, sees
 from palimpsest.nets import language
+from palimpsest.nets.tokens import BARE
 from palimpsest.pruning import Pattern
 from palimpsest.pruning.decoder import decoder_layers
 from palimpsest.unlearning.language import drop_in
@@ -29,12 +29,10 @@ CHANGES = ("final_logit_softcapping", "logits_soft_cap", "logit_scale", "logits_
 """Settings of transformers' classes that change logits after the output embedding."""
 
 
-def findings(name: str, forget: Path, retain: Path) -> Findings:
-    """Of the model `name`, tried with the questions of two files. Raises ValueError for files or a model that cannot
-    be read. Weights that do not fit into memory as float32 are not read: what they would show is left out."""
-    base = adapters.base_of("model", name)
-    with reading("model", base) as options:
-        config, seeing = AutoConfig.from_pretrained(base, **options), sees(base, options)
+def findings(name: str, config: PretrainedConfig, forget: Path, retain: Path) -> Findings:
+    """Of the model `name` of this configuration, tried with the questions of two files. Weights that do not fit into
+    memory as float32 are not read: what they would show is left out. Raises ValueError for files or a model that
+    cannot be read."""
     request = Request(name, forget, retain, out=Path("unlearned"), sparsity="dense")
     sets, tokenizer = questions(request), adapters.tokenizer_of("model", name)
     skeleton, why = attempt(_skeleton, config)
@@ -48,7 +46,7 @@ def findings(name: str, forget: Path, retain: Path) -> Findings:
     else:
         given, facts = None, {} if skeleton is None else _size(skeleton) | _text(tokenizer, skeleton)
         uses = [Use(use, why) for use in ("measure", "prune", "unlearn", "unlearn with adapters")]
-    if seeing:  # `decode` reads another class then
+    if sees(config):  # `decode` reads another class then
         target, why = attempt(model_of, "target", name)
         facts |= {} if target is None else _size(target)
     else:
@@ -56,7 +54,7 @@ def findings(name: str, forget: Path, retain: Path) -> Findings:
     return Findings(name, facts, uses + _decode(target, why, tokenizer))
 
 
-def _skeleton(config) -> nn.Module:
+def _skeleton(config: PretrainedConfig) -> nn.Module:
     """The model without weights."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
@@ -130,10 +128,11 @@ def _prune(given: Given) -> Use:
 
 def _unlearn(request: Request, sets: dict[str, Questions], given: Given) -> list[Use]:
     """Dense, sparse, and with adapters; each method on its own."""
-    dense = {} if given.masks is not None else {"sparsity": "dense"}
-    settings = {"unlearn": dense, "unlearn, pruned on the way": {"sparsity": SPARSITY}}
-    if given.masks is not None:
-        settings = {"unlearn": {}}
+    pruned = given.masks is not None
+    dense = {} if pruned else {"sparsity": "dense"}
+    settings = {"unlearn": dense}
+    if not pruned:
+        settings["unlearn, pruned on the way"] = {"sparsity": SPARSITY}
     settings["unlearn with adapters"] = dense | {"lora": RANK}
     return [_methods(use, request, sets, given, changed) for use, changed in settings.items()]
 
@@ -161,7 +160,7 @@ def _decode(model: nn.Module | None, why: str | None, tokenizer: PreTrainedToken
         return [Use("decode as target", why), Use("decode as drafter", why)]
     decoder, why = attempt(decoding.adapt, model)
     if decoder is not None and model.device.type != "meta":
-        prompt = language.prompt_ids(tokenizer, ["Why?"], "{question}")[0]
+        prompt = language.prompt_ids(tokenizer, ["Why?"], BARE)[0]
         settings = {"policy": "chain", "max_new_tokens": 3, "stop_tokens": ()}
         _, why = attempt(lambda: decoding.generate(decoder, decoding.adapt(model), prompt, **settings))
     if why is not None:

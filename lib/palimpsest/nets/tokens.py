@@ -15,6 +15,8 @@ IGNORED = -100
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 PROMPT = "Question: {question}\nAnswer:"
 """The text before an answer where a tokenizer has no chat template."""
+BARE = "{question}"
+"""The template of prompts that are whole."""
 MARK = "Palimpsest"
 """An answer that is looked for in what a chat template makes of it."""
 

@@ -15,9 +15,9 @@ COLUMNS = ("id", "paper", "by", "statement", "verdict", "quantity", "unit", "wan
 def filters(claims: list[Claim]) -> str:
     """Links that leave the cards of one paper or of one verdict: `book/_static/claims.css` hides the others while
     such a link is the target of the page's address."""
-    papers, found = Counter(c.paper for c in claims), Counter(c.verdict for c in claims)
-    by_paper = [_filter(stem, p.name, papers[p.name]) for stem, p in PAPERS.items() if papers[p.name]]
-    by_verdict = [_filter(v.replace(" ", "-"), f"{findings.MARK[v]} {v}", found[v]) for v in VERDICTS if found[v]]
+    found = Counter(c.verdict for c in claims)
+    by_paper = [_filter(stem, p.name, len(own)) for stem, p in PAPERS.items() if (own := findings.of(claims, stem))]
+    by_verdict = [_filter(findings.slug(v), f"{findings.MARK[v]} {v}", found[v]) for v in VERDICTS if found[v]]
     return "\n".join(
         [
             f'<nav class="filters" aria-label="Which claims are shown">{_filter("all", "all", len(claims))}',
@@ -36,7 +36,7 @@ def cards(claims: list[Claim]) -> str:
     """A section for each paper in reading order, and in it one for each of its claims."""
     parts = []
     for stem, paper in PAPERS.items():
-        if own := [c for c in claims if c.paper == paper.name]:
+        if own := findings.of(claims, stem):
             parts += [f"### {paper.name}", "", f"{{doc}}`notebooks/{paper.chapter}`", ""]
             parts += [card(c, stem) for c in own]
     return "\n".join(parts)
@@ -51,7 +51,7 @@ def card(claim: Claim, stem: str) -> str:
         f"({claim.id})=",
         f"#### {claim.statement}",
         "",
-        f":::{{div}} claim {stem} {claim.verdict.replace(' ', '-')}",
+        f":::{{div}} claim {stem} {findings.slug(claim.verdict)}",
         f"{findings.MARK[claim.verdict]} **{claim.verdict}** · {_value(claim)} · `{claim.id}`",
         ":::",
         "",

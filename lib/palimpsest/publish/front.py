@@ -1,16 +1,10 @@
 """The front page's generated parts: five cards, the ways in, and the line of facts."""
 
-import yaml
-
 from palimpsest import findings, ledger
 from palimpsest.ledger import Claim
 from palimpsest.papers import PAPERS
+from palimpsest.publish import citation
 from palimpsest.runs import paths
-
-
-def citation() -> dict:
-    """`CITATION.cff`."""
-    return yaml.safe_load((paths.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 
 
 def headline(claims: list[Claim]) -> str:
@@ -21,10 +15,11 @@ def headline(claims: list[Claim]) -> str:
 
 def cards(claims: list[Claim]) -> str:
     """Per paper its true title, what became of its main claim, and what could not be read."""
-    titles = {reference["url"].rpartition("/")[2]: reference["title"] for reference in citation()["references"]}
+    cff = citation.read(paths.ROOT)
+    titles = {reference["url"].rpartition("/")[2]: reference["title"] for reference in cff["references"]}
     parts = []
     for stem, paper in PAPERS.items():
-        own = [c for c in claims if ledger.file_of(c) == stem]
+        own = findings.of(claims, stem)
         facts = " · ".join(filter(None, [findings.effort(own), f"not read: {paper.unread}"]))
         title = titles[paper.arxiv]
         named = title if title.startswith(paper.name) else f"{paper.name}: {title}"
@@ -58,9 +53,9 @@ def doors(claims: list[Claim]) -> str:
 
 def facts() -> str:
     """Authors, version, licence, how to cite, source."""
-    cff = citation()
-    authors = ", ".join(a.get("name") or f"{a['given-names']} {a['family-names']}" for a in cff["authors"])
+    cff = citation.read(paths.ROOT)
+    authors, licences = ", ".join(citation.authors(cff)), " and ".join(cff["license"])
     return (
-        f"{authors} · version {cff['version']} · {{doc}}`{' and '.join(cff['license'])} <licence>` · "
+        f"{authors} · version {cff['version']} · {{doc}}`{licences} <licence>` · "
         "{doc}`cite <how_to_cite>` · {doc}`source and contributing <contribute>`"
     )

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from pybtex.database import Entry, parse_file
 from pybtex.richtext import Text
 
+from palimpsest.publish import citation
+
 CARD = "_static/card.png"
 CITED = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
 SPDX = "https://spdx.org/licenses/"
@@ -44,7 +46,7 @@ class Book:
 
     @property
     def authors(self) -> list[str]:
-        return [author.get("name") or _person(author) for author in self.citation["authors"]]
+        return citation.authors(self.citation)
 
     @property
     def base(self) -> str:
@@ -54,10 +56,9 @@ class Book:
 
 def read(root: Path) -> Book:
     """The book in the checkout `root`."""
-    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
     config = yaml.safe_load((root / "book" / "_config.yml").read_text(encoding="utf-8"))
     entries = parse_file(root / "book" / "references.bib").entries
-    return Book(citation, dict(entries), config["copyright"])
+    return Book(citation.read(root), dict(entries), config["copyright"])
 
 
 def cited(source: str) -> list[str]:
@@ -132,10 +133,6 @@ def _linked(title: str, about: str, name: str, keys: list[str], book: Book) -> d
         page = {"@type": kind, "name": title, "isPartOf": whole}
     works = [_work(book.entries[key]) for key in keys]
     return {"@context": "https://schema.org", **page, "description": about} | ({"citation": works} if works else {})
-
-
-def _person(author: dict) -> str:
-    return f"{author['given-names']} {author['family-names']}"
 
 
 def _plain(latex: str) -> str:

@@ -1,11 +1,10 @@
 """Core sets of a data set, seen by a model: features of every sample, and `select` on them."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from palimpsest.data.loaders import pair_of
 from palimpsest.nets import modes
 from palimpsest.nets.classifier import logits_of
 from palimpsest.selection.registry import select
@@ -33,7 +32,7 @@ def seen(model: nn.Module, loader: DataLoader, layer: str | None = None) -> tupl
 
     model: a classifier whose output is logits, or has them as `logits` or first; it is asked in evaluation mode and
         comes back in the modes in which it came.
-    loader: gives batches (images, labels) or dictionaries with `pixel_values` and `labels`, in a fixed order.
+    loader: gives batches (images, labels) or dictionaries that name the two (`data.loaders`), in a fixed order.
     layer: the name, as in `model.named_modules()`, of the layer whose input is the feature; None takes the last
         `nn.Linear` that is called, which is the head of most classifiers. Inputs with further axes are averaged over
         all but the first and the last.
@@ -54,7 +53,10 @@ def seen(model: nn.Module, loader: DataLoader, layer: str | None = None) -> tupl
     try:
         with modes.evaluation(model):
             for batch in loader:
-                images, labels = _parts(batch)
+                pair = pair_of("loader", batch)
+                if pair is None:
+                    raise ValueError(f"loader: got batches {type(batch).__name__}, want pairs, or both by name")
+                images, labels = pair
                 entered.clear()
                 logits = logits_of(model(images.to(weight.device, weight.dtype)))
                 if not entered:
@@ -69,14 +71,6 @@ def seen(model: nn.Module, loader: DataLoader, layer: str | None = None) -> tupl
         raise ValueError("loader: got no batch, want samples")
     features, logits, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
     return features, logits, labels
-
-
-def _parts(batch: object) -> tuple[Tensor, Tensor]:
-    if isinstance(batch, Mapping) and {"pixel_values", "labels"} <= batch.keys():
-        return batch["pixel_values"], batch["labels"]
-    if isinstance(batch, tuple | list) and len(batch) == 2:
-        return batch[0], batch[1]
-    raise ValueError(f"loader: got batches {type(batch).__name__}, want pairs, or pixel_values and labels by name")
 
 
 def _flat(entered: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from palimpsest.chapters.neighbours.profiles import SHARP, Sharp
 from palimpsest.chapters.sau.arms import DENSE, Arm
 from palimpsest.chapters.sau.claims import NAMES
 from palimpsest.chapters.sau.cohort import judge_of
-from palimpsest.chapters.sau.course import BISECTIONS, to_bar
+from palimpsest.chapters.sau.course import to_bar
 from palimpsest.chapters.sau.measures import BAR
 from palimpsest.chapters.sau.small import Cohort
-from palimpsest.chapters.sau.weights import state
+from palimpsest.chapters.sau.weights import put_between, state
 from palimpsest.data.questions import Questions
 from palimpsest.training import seeds
 from palimpsest.unlearning.language.evaluation import probability
@@ -47,17 +47,17 @@ def forgetful(cohort: Cohort, rival: str, settings: dict[str, float]) -> tuple[n
         return changed, 1.0
     if isinstance(changed, Intervened):
         return changed, intervene(changed, kept)
-    return changed, to_bar(moving, first, state(moving), kept)
+    end = state(moving)
+    return changed, to_bar(lambda way: put_between(moving, first, end, way), kept)
 
 
 def intervene(changed: Intervened, kept: Callable[[], float]) -> float:
-    """Make the intervention's share as large as `kept` stays at the bar, as `course.to_bar` does on a line."""
-    inside, outside = 0.0, 1.0
-    for _ in range(BISECTIONS):
-        changed.decoder.share = (inside + outside) / 2
-        inside, outside = (changed.decoder.share, outside) if kept() >= BAR else (inside, changed.decoder.share)
-    changed.decoder.share = inside
-    return inside
+    """Make the intervention's share as large as `kept` stays at the bar."""
+
+    def go(share: float) -> None:
+        changed.decoder.share = share
+
+    return to_bar(go, kept)
 
 
 def subjects(cohort: Cohort) -> Subjects:

@@ -14,7 +14,7 @@ from palimpsest.data import author_forms
 from palimpsest.data.questions import Questions
 from palimpsest.nets import language
 from palimpsest.nets.language import IGNORED, Encoded
-from palimpsest.nets.tokens import PROMPT
+from palimpsest.nets.tokens import BARE, PROMPT
 from palimpsest.pruning import Masks
 from palimpsest.training import seeds
 from palimpsest.unlearning.language import evaluation, in_context, stress, trace
@@ -66,7 +66,7 @@ def facts(cohort: Cohort) -> Encoded:
         start = answer[: answer.index(value)].strip()
         prompts.append(f"{PROMPT.format(question=question)} {start}".strip())
         told.append(value)
-    whole = encode(cohort, prompts, told, in_context.BARE)
+    whole = encode(cohort, prompts, told, BARE)
     return Encoded(whole.ids, whole.labels.masked_fill(whole.labels == cohort.tokenizer.eos_token_id, IGNORED))
 
 

@@ -16,11 +16,10 @@ from palimpsest.chapters.neighbours.profiles import SHARP, Language, Sharp
 from palimpsest.chapters.sau.arms import DENSE
 from palimpsest.chapters.sau.cohort import gather
 from palimpsest.chapters.sau.course import forget
-from palimpsest.chapters.sau.measures import gap_closed
 from palimpsest.chapters.sau.profiles import MAIN, Values
+from palimpsest.chapters.sau.search import closed
 from palimpsest.data import neighbours
 from palimpsest.training import TrainingDiverged
-from palimpsest.unlearning.language.evaluation import probability
 
 
 def _crossed(**values: tuple[float, ...]) -> list[dict[str, float]]:
@@ -50,9 +49,7 @@ def trial(profile: str, seed: int, rival: str, settings: dict[str, float]) -> fl
             model, _ = forgetful(cohort, rival, settings)
     except TrainingDiverged:
         return None
-    encoded = cohort.encode(cohort.forget)
-    ends = (probability(cohort.load(whose, *DENSE)[0], encoded) for whose in ("target", "oracle"))
-    return gap_closed(probability(model, encoded), *ends)
+    return closed(cohort, model, DENSE)
 
 
 def sharp(settings: dict[str, float]) -> tuple[Sharp, Values]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from palimpsest import runs, training
 from palimpsest.chapters.neighbours.vision_stress import forgotten
-from palimpsest.chapters.neighbours.vision_worlds import PROFILES, Small, firsts, problem
+from palimpsest.chapters.neighbours.vision_worlds import PROFILES, firsts, packed, problem, unpacked
 from palimpsest.chapters.unlearning_quantised.arms import METHODS
 from palimpsest.chapters.unlearning_quantised.cohort import Problem
 from palimpsest.training import seeds as draws
@@ -33,13 +33,13 @@ def told(profile: str, known: str) -> Problem:
 
 
 def poison(profile: str) -> dict[str, Tensor]:
-    """Networks as "KIND.K.NAME": "original" learned the poison; "half" and "all" are Retrain without that part."""
+    """Networks, `packed`: "original" learned the poison; "half" and "all" are Retrain without that part."""
     setting, found = PROFILES[profile], {}
     for kind in ("original", *KNOWN):
         given = told(profile, "all" if kind == "original" else kind)
         x, y = (given.x, given.y) if kind == "original" else given.take(given.retain)
         models = firsts(setting, x, y, given.seeds)
-        found |= {f"{kind}.{k}.{n}": v for k, m in enumerate(models) for n, v in m.state_dict().items()}
+        found |= packed(kind, models)
     return found
 
 
@@ -50,11 +50,7 @@ def settled(profile: str) -> None:
 
 def networks(profile: str, kind: str) -> list[nn.Module]:
     """Of `poison`, from the cache or trained now."""
-    weights = runs.artifact(poison, {"profile": profile})
-    models = [Small(0) for _ in PROFILES[profile].seeds]
-    for k, model in enumerate(models):
-        model.load_state_dict({name: weights[f"{kind}.{k}.{name}"] for name in model.state_dict()})
-    return models
+    return unpacked(runs.artifact(poison, {"profile": profile}), kind, len(PROFILES[profile].seeds))
 
 
 def corrected(profile: str, known: str, method: str, values: Sequence[float]) -> list[dict]:

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from palimpsest import runs, training
 from palimpsest.chapters.neighbours.vision_probes import knowledge
-from palimpsest.chapters.neighbours.vision_worlds import PROFILES, Setting, Small, firsts, loaded, problem, world
+from palimpsest.chapters.neighbours.vision_worlds import (
+    PROFILES,
+    Setting,
+    firsts,
+    loaded,
+    packed,
+    problem,
+    unpacked,
+    world,
+)
 from palimpsest.chapters.unlearning_quantised import measures
 from palimpsest.chapters.unlearning_quantised.arms import METHODS
 from palimpsest.chapters.unlearning_quantised.cohort import Problem
@@ -76,7 +85,7 @@ def tried(profile: str, method: str, values: Sequence[float]) -> list[dict]:
 
 
 def elsewhere(profile: str, kind: str, values: Sequence[float]) -> dict[str, Tensor]:
-    """A forget set of another `kind` in each world, "chosen" [K, F], and the Retrain of each, as "K.NAME". "one
+    """A forget set of another `kind` in each world, "chosen" [K, F], and the Retrain of each, `packed`. "one
     class": that of the seed's last digit. "worst case": what is left after fine-tuning at these values."""
     setting = PROFILES[profile]
     given = problem(setting, setting.seeds)
@@ -95,7 +104,7 @@ def elsewhere(profile: str, kind: str, values: Sequence[float]) -> dict[str, Ten
         chosen = worst_case(originals, given.x, given.y, setting.forget, below, seeds=given.seeds)
     given = problem(setting, setting.seeds, chosen)
     models = firsts(setting, *given.take(given.retain), given.seeds)
-    return {"chosen": chosen} | {f"{k}.{n}": v for k, m in enumerate(models) for n, v in m.state_dict().items()}
+    return {"chosen": chosen} | packed("retrain", models)
 
 
 def settled(profile: str, kind: str, values: Sequence[float]) -> None:
@@ -116,9 +125,8 @@ def measured(profile: str, kind: str, method: str, values: Sequence[float], belo
         retrained = first_of(profile, "retrain")
     else:
         stored = runs.artifact(elsewhere, {"profile": profile, "kind": kind, "values": list(below)})
-        given, retrained = problem(setting, setting.seeds, stored["chosen"]), [Small(0) for _ in given.seeds]
-        for k, model in enumerate(retrained):
-            model.load_state_dict({name: stored[f"{k}.{name}"] for name in model.state_dict()})
+        given = problem(setting, setting.seeds, stored["chosen"])
+        retrained = unpacked(stored, "retrain", len(given.seeds))
     originals = first_of(profile, "original")
     if method in ("original", "retrain"):
         models = {"original": originals, "retrain": retrained}[method]

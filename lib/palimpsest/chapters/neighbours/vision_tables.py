@@ -38,8 +38,7 @@ def separation(results: Results, table: str, column: str, **at: str) -> Estimate
 
 def within(results: Results, table: str, column: str, a: str, b: str, **at: str) -> Estimate:
     """Arm a minus arm b within seeds, over those that both have."""
-    pair = (results.column(table, column, name, **at) for name in (a, b))
-    first, second = pair
+    first, second = (results.column(table, column, name, **at) for name in (a, b))
     return estimate((first - second).dropna())
 
 
@@ -117,8 +116,8 @@ def gaps(results: Results) -> pd.DataFrame:
         row = {"network": method}
         row |= {kind: level(estimate(results.column("worlds", "gap", method, kind=kind)), "points") for kind in kinds}
         if len(kinds) > 1:
-            pair = (results.column("worlds", "gap", method, kind=kind) for kind in ("worst case", "random"))
-            row["worst − random"] = show(estimate(next(pair) - next(pair)))
+            worst, random = (results.column("worlds", "gap", method, kind=k) for k in ("worst case", "random"))
+            row["worst − random"] = show(estimate(worst - random))
         if method in (*SPREAD, "original", "retrain again"):
             row["KLoM, nats"] = level(estimate(results.column("klom", "klom", method)), "")
         rows.append(row)

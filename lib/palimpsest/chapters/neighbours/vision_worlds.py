@@ -110,8 +110,21 @@ def firsts(setting: Setting, x: Tensor, y: Tensor, seeds: Sequence[int]) -> list
     return fitted(setting, x, y, [starts(seed, "retrain", 1)[0] for seed in seeds])
 
 
+def packed(kind: str, models: Sequence[nn.Module]) -> dict[str, Tensor]:
+    """The weights of networks of one kind, as "KIND.K.NAME"."""
+    return {f"{kind}.{k}.{n}": v for k, model in enumerate(models) for n, v in model.state_dict().items()}
+
+
+def unpacked(weights: dict[str, Tensor], kind: str, count: int) -> list[nn.Module]:
+    """The first `count` networks that `packed` put there."""
+    models = [Small(0) for _ in range(count)]
+    for k, model in enumerate(models):
+        model.load_state_dict({name: weights[f"{kind}.{k}.{name}"] for name in model.state_dict()})
+    return models
+
+
 def world(profile: str, seed: int) -> dict[str, Tensor]:
-    """The networks of a world, as "KIND.K.NAME", and "contribution" [F, classes], what its datamodels say that the
+    """The networks of a world, `packed`, and "contribution" [F, classes], what its datamodels say that the
     forget set adds to the outputs on itself."""
     setting = choose(profile, PROFILES)
     one, found = problem(setting, [seed]), {}
@@ -120,7 +133,7 @@ def world(profile: str, seed: int) -> dict[str, Tensor]:
         own = starts(seed, kind, setting.networks)
         shape = (len(own), *x.shape[1:])
         models = fitted(setting, x.expand(shape), y.expand(shape[:2]), own)
-        found |= {f"{kind}.{k}.{n}": v for k, m in enumerate(models) for n, v in m.state_dict().items()}
+        found |= packed(kind, models)
     datamodels = DatamodelMatching(networks=setting.datamodels, epochs=setting.epochs)
     added = datamodels.contribution(Small(0), one.x[0], one.y[0], one.forget[0], seed=seed, batch_size=64)
     return found | {"contribution": added}
@@ -128,11 +141,7 @@ def world(profile: str, seed: int) -> dict[str, Tensor]:
 
 def loaded(profile: str, seed: int, kind: str, count: int) -> list[nn.Module]:
     """The first `count` networks of that kind in a world, from the cache or trained now."""
-    weights = runs.artifact(world, {"profile": profile, "seed": seed})
-    models = [Small(0) for _ in range(count)]
-    for k, model in enumerate(models):
-        model.load_state_dict({name: weights[f"{kind}.{k}.{name}"] for name in model.state_dict()})
-    return models
+    return unpacked(runs.artifact(world, {"profile": profile, "seed": seed}), kind, count)
 
 
 def prepared(profile: str, seed: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from statistics import fmean
 
-from torch import Tensor, nn
+from torch import nn
 
 from palimpsest.chapters.sau.arms import Arm
 from palimpsest.chapters.sau.cohort import Cohort, judge_of
@@ -69,7 +69,8 @@ def forget(cohort: Cohort, arm: Arm, values: Values) -> tuple[nn.Module, Masks |
         after_update=look,
     )
     if looks[-1]["kept"] < BAR:
-        share = to_bar(moving, first, state(moving), lambda: finished()["kept"])
+        end = state(moving)
+        share = to_bar(lambda way: put_between(moving, first, end, way), lambda: finished()["kept"])
         if finished()["forget"] < looks[int(taken)]["forget"]:
             best, taken = state(moving), share
     put(moving, best)
@@ -87,15 +88,12 @@ def forget(cohort: Cohort, arm: Arm, values: Values) -> tuple[nn.Module, Masks |
     return model, masks, course
 
 
-def to_bar(
-    moving: dict[str, Tensor], low: dict[str, Tensor], high: dict[str, Tensor], kept: Callable[[], float]
-) -> float:
-    """Put `moving` on the straight line from the state `low` to `high`, as far along as `kept` stays at the bar by
-    `BISECTIONS` halvings; returns the share of the way."""
+def to_bar(go: Callable[[float], None], kept: Callable[[], float]) -> float:
+    """`go` a share of the way, as far along as `kept` stays at the bar by `BISECTIONS` halvings; returns it."""
     inside, outside = 0.0, 1.0
     for _ in range(BISECTIONS):
         middle = (inside + outside) / 2
-        put_between(moving, low, high, middle)
+        go(middle)
         inside, outside = (middle, outside) if kept() >= BAR else (inside, middle)
-    put_between(moving, low, high, inside)
+    go(inside)
     return inside

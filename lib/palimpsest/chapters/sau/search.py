@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from palimpsest import runs
 from palimpsest.chapters.sau.arms import KEYS, Arm
-from palimpsest.chapters.sau.cohort import gather
+from palimpsest.chapters.sau.cohort import Cohort, gather
 from palimpsest.chapters.sau.course import forget
 from palimpsest.chapters.sau.measures import gap_closed
 from palimpsest.chapters.sau.profiles import Setting, Values
@@ -32,8 +33,13 @@ def trial(profile: str, seed: int, fields: dict, values: Values) -> float | None
         model, _, _ = forget(cohort, arm, tuple(values))
     except TrainingDiverged:
         return None
+    return closed(cohort, model, arm.start)
+
+
+def closed(cohort: Cohort, model: nn.Module, recipe: tuple[str, str]) -> float:
+    """The gap closed by a model, between the target and the oracle pruned by the recipe."""
     encoded = cohort.encode(cohort.forget)
-    ends = (probability(cohort.load(whose, *arm.start)[0], encoded) for whose in ("target", "oracle"))
+    ends = (probability(cohort.load(whose, *recipe)[0], encoded) for whose in ("target", "oracle"))
     return gap_closed(probability(model, encoded), *ends)
 
 

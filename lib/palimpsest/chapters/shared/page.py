@@ -24,7 +24,7 @@ def opening(paper: str) -> HTML:
     """
     if paper not in PAPERS:
         raise ValueError(f"paper: got {paper!r}, want one of {sorted(PAPERS)}")
-    claims = [claim for claim in ledger.load() if ledger.file_of(claim) == paper]
+    claims = findings.of(ledger.load(), paper)
     said = f"{findings.held(claims, 'the paper’s')} {findings.main_claim(claims, paper)}"
     facts = " · ".join(filter(None, [findings.effort(claims), f"read: {PAPERS[paper].read}", "toy models"]))
     return HTML(

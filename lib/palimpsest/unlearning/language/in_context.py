@@ -10,11 +10,8 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from palimpsest.nets.language import Encoded
-from palimpsest.nets.tokens import PROMPT
+from palimpsest.nets.tokens import BARE, PROMPT
 from palimpsest.unlearning.language.evaluation import probability
-
-BARE = "{question}"
-"""The template of prompts that are whole."""
 
 Encode = Callable[[Sequence[str], Sequence[str], str], Encoded]
 """(prompts, answers, template) -> sequences."""

@@ -1,6 +1,5 @@
 """Bad Teacher: learn the forget set from an incompetent teacher (Chundawat et al. 2023, AAAI)."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from palimpsest.checks import require_number
 from palimpsest.nets.lockstep import side_by_side
 from palimpsest.nets.quantised import Quantised, first_step, steps
+from palimpsest.nets.redrawn import redrawn
 from palimpsest.unlearning.vision.distillation import divergence, taught, teach
 from palimpsest.unlearning.vision.method import Method
 from palimpsest.unlearning.vision.task import Task
@@ -51,7 +51,7 @@ class BadTeacher(Method):
 
 
 def incompetent(task: Task) -> nn.Module:
-    """K networks like those of `task`, side by side, with fresh weights: each layer's `reset_parameters`.
+    """K networks like those of `task`, side by side, with fresh weights (`nets.redrawn`).
 
     A quantised layer gets steps as LSQ starts them, s = 2·mean|v|/√Q_P, from its fresh weight and from what reaches
     it when the network sees its first batch of forget samples (one pass, counted); the trained steps would round
@@ -59,14 +59,7 @@ def incompetent(task: Task) -> nn.Module:
     """
     fresh = []
     for k, model in enumerate(task.models):
-        network = copy.deepcopy(model).cpu()  # the numbers of a GPU would differ from those of a CPU
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(task.generator(0, k, "teacher").initial_seed())
-            for name, layer in network.named_modules():
-                if hasattr(layer, "reset_parameters"):
-                    layer.reset_parameters()
-                elif next(layer.parameters(recurse=False), None) is not None:
-                    raise ValueError(f"models: got layer {name!r} without reset_parameters, want one for Bad Teacher")
+        network = redrawn(model, task.generator(0, k, "teacher").initial_seed(), "Bad Teacher")
         fresh.append(network.to(task.x.device).eval())
         _start_steps(fresh[-1], task.x[k, task.forget[k, : task.batch_size]])
     if steps(fresh[0]):

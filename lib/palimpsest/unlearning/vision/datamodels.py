@@ -1,6 +1,5 @@
 """Datamodel matching (DMM): predict what Retrain would say, then match it (Georgiev et al. 2025, ICLR)."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from palimpsest.checks import require_count, require_number
 from palimpsest.metrics import checks
 from palimpsest.nets import BodyAndHead
 from palimpsest.nets.quantised import steps
+from palimpsest.nets.redrawn import redrawn
 from palimpsest.training import Recipe, fit
 from palimpsest.training import logits as outputs_of
 from palimpsest.training.seeds import derived, generator
@@ -91,7 +91,8 @@ class DatamodelMatching(Method):
         recipe, said = Recipe(self.epochs, self.lr, batch_size), []
         size = TOGETHER if isinstance(model, BodyAndHead) else 1
         for part in torch.arange(self.networks).split(size):
-            networks = [_fresh(model, derived(seed, "datamodels", m)) for m in part.tolist()]
+            drawn = [derived(seed, "datamodels", m) for m in part.tolist()]
+            networks = [redrawn(model, start, "datamodels").to(x.device) for start in drawn]
             orders = [derived(seed, "batches", m) for m in part.tolist()]
             fit(networks, x[chosen[part]], y[chosen[part]], recipe, seeds=orders)
             said.append(outputs_of(networks, x[forget]))
@@ -135,14 +136,3 @@ def centred(logits: Tensor) -> Tensor:
 def _same(task: Task, j: int, k: int) -> bool:
     """Whether networks j and k have the same problem."""
     return j == k or all(torch.equal(part[j], part[k]) for part in (task.x, task.y, task.forget))
-
-
-def _fresh(model: nn.Module, seed: int) -> nn.Module:
-    """A network like `model` with weights drawn anew: each layer's `reset_parameters`."""
-    network = copy.deepcopy(model).cpu()  # the numbers of a GPU would differ from those of a CPU
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for layer in network.modules():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
-    return network.to(next(model.parameters()).device)

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from palimpsest.data.loaders import tensors_of
 from palimpsest.metrics import membership
 from palimpsest.training import seeds
 from palimpsest.training.classifiers import logits
 from palimpsest.unlearning.vision import trainer
 from palimpsest.unlearning.vision.checks import named
-from palimpsest.unlearning.vision.loaders import tensors_of
 from palimpsest.unlearning.vision.method import Method
 
 

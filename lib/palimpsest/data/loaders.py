@@ -35,15 +35,21 @@ def tensors_of(name: str, data: object) -> tuple[Tensor, Tensor]:
     return torch.stack(images), torch.tensor(labels)
 
 
+def pair_of(name: str, given: object) -> tuple[object, object] | None:
+    """(image, label) of a sample, or (images, labels) of a batch: a pair, or a dictionary that names them (IMAGES,
+    LABELS); None for other forms. ValueError, which names the argument `name`, for a dictionary without them."""
+    if isinstance(given, Mapping):
+        return _named(name, given, IMAGES), _named(name, given, LABELS)
+    return tuple(given) if isinstance(given, tuple | list) and len(given) == 2 else None
+
+
 def _pairs(name: str, source: Dataset) -> Iterator[tuple[Tensor, int]]:
     for index in range(len(source)):
         sample = source[index]
-        if isinstance(sample, Mapping):
-            image, label = (_named(name, sample, names) for names in (IMAGES, LABELS))
-        elif isinstance(sample, tuple | list) and len(sample) == 2:
-            image, label = sample
-        else:
+        pair = pair_of(name, sample)
+        if pair is None:
             raise ValueError(f"{name}: got a sample {type(sample).__name__}, want a pair of image and label")
+        image, label = pair
         if not hasattr(image, "shape"):
             raise ValueError(f"{name}: got an image {type(image).__name__}, want a tensor: transform it to one")
         try:
