@@ -200,3 +200,14 @@ def test_steps_to_recover_refuses():
         steps_to_recover([], 0.5)
     with pytest.raises(ValueError, match="target: got nan"):
         steps_to_recover([0.1], math.nan)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_the_unit_of_features_does_not_matter_to_cka(unit):
+    """Squares of such features are 0 or infinity, and the quotient of those was taken for 1."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((9, 3)), rng.standard_normal((9, 2))
+    want = linear_cka(a, b)
+    assert want < 0.7
+    assert linear_cka(unit * a, b) == pytest.approx(want, rel=1e-12)
+    assert linear_cka(unit * a, unit * b) == pytest.approx(want, rel=1e-12)

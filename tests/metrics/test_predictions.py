@@ -135,3 +135,8 @@ def test_classes_are_checked():
             metric([[0.0, math.nan]])
         with pytest.raises(ValueError, match=r"logits: got float64 \[2\], want \[N, C\]"):
             metric([0.0, 1.0])
+
+
+def test_counts_too_large_to_be_added_are_refused():
+    with pytest.raises(ValueError, match=r"histogram_b: got .* each below 2\^53"):
+        chi_square_distance([1.0, 2.0], [1e308, 1e308])

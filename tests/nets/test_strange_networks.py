@@ -200,3 +200,22 @@ def test_gradient_norms_of_a_quantised_network_are_those_of_its_samples():
     twin.requires_grad_(False)
     with pytest.raises(ValueError, match="model has no weight with requires_grad"):
         selection.grad_norms(twin, x, y)
+
+
+def test_logits_that_are_not_numbers_are_no_class():
+    """argmax calls them 0, so a network that has diverged was right on every sample of class 0."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[1].bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="models: give logits that are not finite"):
+        accuracy([model], noise(6, 1, 2, 2), torch.zeros(6, dtype=torch.int64))
+
+
+def test_gradient_norms_refuse_a_part_in_training_mode_and_inputs_that_are_not_numbers():
+    x, y = noise(4, 1, 6, 6), torch.tensor([0, 1, 2, 0])
+    model = with_norms().eval()
+    model[4].train()
+    with pytest.raises(ValueError, match="model 4 is in training mode"):
+        selection.grad_norms(model, x, y)
+    with pytest.raises(ValueError, match=r"x is .* wanted a non-empty .* of finite inputs"):
+        selection.grad_norms(model.eval(), x * torch.nan, y)

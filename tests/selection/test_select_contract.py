@@ -179,6 +179,7 @@ WITH_NAN[2, 1], WITH_INF[3, 0] = torch.nan, -torch.inf
         ({"labels": LABELS[:3]}, r"labels has shape \[3\]; wanted .* with N = 4"),
         ({"labels": LABELS[:, None]}, r"labels has shape \[4, 1\]; wanted"),
         ({"labels": LABELS.float()}, r"labels is \[4\] of torch.float32; wanted .* integers"),
+        ({"labels": LABELS + 0.5j}, r"labels is \[4\] of torch.complex64; wanted"),
         ({"labels": LABELS.bool()}, r"labels is \[4\] of torch.bool; wanted"),
         ({"labels": np.zeros(4)}, r"labels is \[4\] of float64; wanted"),
         ({"labels": [0, 0, 1, 1]}, "labels is of type list; wanted"),

@@ -11,6 +11,7 @@ from torch import nn
 from palimpsest import training
 from palimpsest.nets import BodyAndHead
 from palimpsest.nets.lockstep import Lockstep
+from palimpsest.runs import seals
 from palimpsest.training import History, Recipe, TrainingDiverged, checkpoints, epoch_order, fit
 
 CLASSES, SIDE = 4, 6
@@ -246,10 +247,11 @@ def test_a_kill_while_saving_leaves_a_state_that_loads(tmp_path, monkeypatch, fa
             raise Stopped
         write(path, writer)
 
-    monkeypatch.setattr(checkpoints, "write_atomic", killed)
-    with pytest.raises(Stopped):
-        run(tmp_path)
-    monkeypatch.setattr(checkpoints, "write_atomic", write)
+    with monkeypatch.context() as patch:
+        for module in (checkpoints, seals):  # of the tensors, of the rest
+            patch.setattr(module, "write_atomic", killed)
+        with pytest.raises(Stopped):
+            run(tmp_path)
     assert (tmp_path / "epoch-0001.safetensors").exists()
     resumed, continued = run(tmp_path)
     assert same(resumed, expected)

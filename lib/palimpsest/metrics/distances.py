@@ -88,6 +88,8 @@ def linear_cka(features_a, features_b) -> float:
     for name, features in (("features_a", a), ("features_b", b)):
         if (features == features[0]).all():
             raise ValueError(f"{name}: got {len(features)} equal rows, want features that differ between samples")
+    # A unit of its own for each, a power of two, so that no product overflows or vanishes.
+    a, b = (np.ldexp(x, -int(np.frexp(np.abs(x).max())[1])) for x in (a, b))
     a, b = a - a.mean(0), b - b.mean(0)
     cka = np.linalg.norm(a.T @ b) ** 2 / (np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b))
     return min(1.0, float(cka))  # at most 1 but for rounding

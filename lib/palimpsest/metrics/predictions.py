@@ -87,6 +87,7 @@ def wrong_concentration(predictions, labels, classes: int) -> float:
 
 def _counts(name, histogram):
     counts = checks.real(name, histogram, "K")
-    if (counts < 0).any() or (counts % 1).any() or not counts.any():
-        raise ValueError(f"{name}: got {counts.tolist()}, want whole numbers, none negative, with a sum above 0")
+    if (counts < 0).any() or (counts % 1).any() or not 0 < counts.max() < 2**53:
+        want = "whole numbers, none negative, with a sum above 0, each below 2^53"
+        raise ValueError(f"{name}: got {counts.tolist()}, want {want}")
     return counts

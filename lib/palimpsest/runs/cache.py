@@ -12,16 +12,14 @@ import json
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import torch
 import yaml
 from filelock import FileLock
-from safetensors import safe_open
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 
-from . import paths
-from .files import write_atomic
+from . import paths, seals
 from .machine import numerical_environment
 from .sources import Closure, closure, project
 
@@ -87,26 +85,22 @@ def key(function: Callable, config: dict) -> str:
 
 def cached(function: Callable, config: dict):
     """`function(**config)`, computed once; its value must survive JSON. Two processes never compute it twice:
-    the second waits for the first."""
+    the second waits for the first. ValueError, naming the file, for an entry that was altered or cut short."""
     file = paths.CACHE / function.__name__ / f"{key(function, config)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
-        if file.exists():
-            return json.loads(file.read_text())["value"]
-        value = function(**config)
-        text = json.dumps({"config": config, "value": value})
-        write_atomic(file, lambda path: Path(path).write_text(text))
-    # Through JSON also on the first call, so that a cold and a warm run return the same types.
-    return json.loads(text)["value"]
+        if not file.exists():
+            seals.write_json(file, {"config": config, "value": function(**config)})
+        # Through JSON also on the first call, so that a cold and a warm run return the same types.
+        return seals.read_json(file)["value"]
 
 
 def artifact(function: Callable, config: dict) -> dict[str, torch.Tensor]:
-    """`function(**config)`, a dictionary of tensors, computed once and kept as safetensors. As `cached`."""
+    """`function(**config)`, a dictionary of tensors, computed once and kept as safetensors with a seal behind it. As
+    `cached`."""
     file = paths.CACHE / function.__name__ / f"{key(function, config)}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
         if not file.exists():
-            content = to_bytes({name: value.cpu().contiguous() for name, value in function(**config).items()})
-            write_atomic(file, lambda path: Path(path).write_bytes(content))
-        with safe_open(file, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            seals.write(file, to_bytes({n: value.cpu().contiguous() for n, value in function(**config).items()}))
+        return from_bytes(seals.read(file))

@@ -45,13 +45,17 @@ def labels_tensor(value: object, n: int) -> Tensor:
     wanted = f"wanted a tensor or array of [N] integers with N = {n}"
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
         value = torch.from_numpy(np.array(value, np.int64, order="C"))
-    if not isinstance(value, Tensor) or value.dtype == torch.bool or value.is_floating_point():
+    if not isinstance(value, Tensor) or value.dtype == torch.bool or not _integers(value):
         raise ValueError(f"labels is {describe(value)}; {wanted}")
     if tuple(value.shape) != (n,):
         raise ValueError(f"labels has shape {list(value.shape)}; {wanted}")
     value = value.to(torch.int64)
     _refuse("labels", "N", value, value < 0, "must not be negative")
     return value
+
+
+def _integers(value: Tensor) -> bool:
+    return not (value.is_floating_point() or value.is_complex())
 
 
 def labels_below(name: str, labels: Tensor, columns: int) -> None:

@@ -111,12 +111,12 @@ def grad_norms(model: nn.Module, x: Tensor, y: Tensor, chunk: int = 32) -> Tenso
     Raises `ValueError` if the model trains: batch statistics would mix the samples, and no sample have its
     own gradient. And if none of its weights is to be trained.
     """
-    if model.training:
-        raise ValueError("model is in training mode; wanted model.eval(), where samples do not mix")
+    if training := [f"model {name}".strip() for name, part in model.named_modules() if part.training]:
+        raise ValueError(f"{training[0]} is in training mode; wanted model.eval(), where samples do not mix")
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise ValueError(f"chunk is {chunk!r}; wanted a positive integer")
-    if not isinstance(x, Tensor) or x.ndim < 2 or len(x) == 0:
-        raise ValueError(f"x is {checks.describe(x)}; wanted a non-empty [N, ...] tensor of inputs")
+    if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0 or not x.isfinite().all():
+        raise ValueError(f"x is {checks.describe(x)}; wanted a non-empty [N, ...] tensor of finite inputs")
     y = checks.labels_tensor(y, len(x)).to(x.device)
     with torch.no_grad():
         checks.labels_below("the output of model", y, logits_of(model(x[:1])).shape[-1])

@@ -5,15 +5,15 @@ that name: momentum_buffer, exp_avg, exp_avg_sq, step) and "extra.<name>" (whate
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from palimpsest.runs import seals
 from palimpsest.runs.files import write_atomic
 
 
@@ -67,8 +67,8 @@ def save(folder: Path, identity: dict, epoch: int, tensors: dict[str, Tensor], v
     weights = folder / f"epoch-{epoch:04d}.safetensors"
     content = to_bytes({k: v.detach().contiguous() for k, v in tensors.items()})
     write_atomic(weights, lambda path: Path(path).write_bytes(content))
-    state = {"identity": identity, "epoch": epoch, "weights": weights.name, "values": values}
-    write_atomic(folder / "state.json", lambda path: Path(path).write_text(json.dumps(state, indent=1)))
+    named = {"weights": weights.name, "weights sha256": seals.digest(content).decode()}
+    seals.write_json(folder / "state.json", {"identity": identity, "epoch": epoch, **named, "values": values})
     # The older weights go last: a kill before this line leaves a state that names an existing file.
     for old in folder.glob("epoch-*.safetensors"):
         if old != weights:
@@ -78,15 +78,16 @@ def save(folder: Path, identity: dict, epoch: int, tensors: dict[str, Tensor], v
 def load(folder: Path, identity: dict) -> tuple[int, dict[str, Tensor], dict]:
     """(epoch, tensors, values) of the run `identity`; (0, {}, {}) where `folder` holds nothing.
 
-    Raises ValueError when the folder belongs to another run.
+    Raises ValueError when the folder belongs to another run, and, naming the file, when one was altered or cut short.
     """
     if not (folder / "state.json").exists():
         return 0, {}, {}
-    state = json.loads((folder / "state.json").read_text())
+    state = seals.read_json(folder / "state.json")
     for key, value in identity.items():
         found = state["identity"].get(key)
         if found != value:
             raise ValueError(f"checkpoint: {folder} belongs to another run ({key}: {found}, here {value})")
-    with safe_open(folder / state["weights"], framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return state["epoch"], tensors, state["values"]
+    content = (folder / state["weights"]).read_bytes()
+    if seals.digest(content).decode() != state["weights sha256"]:
+        raise ValueError(seals.REFUSED.format(path=folder / state["weights"]))
+    return state["epoch"], from_bytes(content), state["values"]

@@ -230,8 +230,12 @@ def predict(models: list[nn.Module], x: torch.Tensor, batch_size: int = 500) -> 
 def accuracy(models: list[nn.Module], x: torch.Tensor, y: torch.Tensor) -> list[float]:
     """Share of the samples x [N, C, H, W] whose largest logit is their label y [N], in [0, 1], one per network.
 
-    Raises ValueError when x has another shape, or y another length.
+    Raises ValueError when x has another shape, y another length, or a model no finite logits: the largest of these
+    would be called class 0.
     """
     if y.shape != x.shape[:1]:
         raise ValueError(f"y: got shape {tuple(y.shape)}, want [{len(x)}]")
-    return (logits(models, x).argmax(2) == y).double().mean(1).tolist()
+    found = logits(models, x)
+    if not found.isfinite().all():
+        raise ValueError("models: give logits that are not finite, want finite ones")
+    return (found.argmax(2) == y).double().mean(1).tolist()
