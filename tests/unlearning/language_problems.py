@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from palimpsest.nets import language
 from palimpsest.nets.language import IGNORED, Encoded
 from palimpsest.pruning import Masks, random_masks
-from palimpsest.unlearning.language import Objective
+from palimpsest.unlearning.language import NPO, Objective, unlearn
 from palimpsest.unlearning.language.task import Task
 
 VOCABULARY, F, R = 60, 6, 8
@@ -86,3 +86,12 @@ def state(net: nn.Module) -> dict[str, Tensor]:
 def same_bits(a: Tensor, b: Tensor) -> bool:
     kind = {4: torch.int32, 8: torch.int64}[a.element_size()]
     return torch.equal(a.contiguous().view(kind), b.contiguous().view(kind))
+
+
+def first_step(update, method=None, **changes):
+    """How far each parameter moves in one epoch of one batch without warm-up, and the report."""
+    net, (forget, retain, idk) = model(), data()
+    start = state(net)
+    settings = {"lr": 1e-3, "epochs": 1, "batch_size": 8, "warmup_epochs": 0, "weight_decay": 0.0, "idk": idk}
+    report = unlearn(net, forget, retain, method or NPO(), update=update, **{**settings, **changes})
+    return {name: (p.detach() - start[name]) for name, p in net.named_parameters()}, report
