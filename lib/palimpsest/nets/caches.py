@@ -22,4 +22,6 @@ def require_cached(model: nn.Module) -> None:
     # transformers' own list of classes with other caches; a part of a model has no say.
     dynamic = getattr(model, "_supports_default_dynamic_cache", lambda: True)()
     if not dynamic or model.config.model_type in IN_MODULES:
-        raise ValueError(f"model: got a {kind}, which needs a cache of its own kind, want one that takes a DynamicCache")
+        raise ValueError(
+            f"model: got a {kind}, which needs a cache of its own kind, want one that takes a DynamicCache"
+        )

@@ -12,7 +12,6 @@ from palimpsest.data.questions import Questions, read_jsonl, refuse_overlap
 from palimpsest.nets import language
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks, Pattern
-from palimpsest.pruning.decoder import decoder_layers
 from palimpsest.unlearning.language import METHODS, RMU, SAU, Objective, Update
 from palimpsest.unlearning.language.checks import check
 from palimpsest.unlearning.language.given import (
@@ -52,8 +51,9 @@ class Request:
     questions with their answers.
     `alpha`: the weight of the retain loss; None takes the method's own. `keep`: the model handed over has at
     least this share of the retain answers' mean probability that pruning left; with 0 the last epoch's is. `lr` None
-    is `LR`, halved as often as no epoch keeps enough. `top` moves the last layers only; `lora`
-    trains adapters of that rank.
+    is `LR`, halved as often as no epoch keeps enough. `top` moves the last layers only, `moving` the parameters whose
+    names this regular expression matches; `lora` trains adapters of that rank. `layer`, for RMU alone: what it
+    steers, a layer's number, from 0, or the name of a module.
     """
 
     model: str
@@ -72,6 +72,8 @@ class Request:
     batch_size: int = 8
     max_length: int = 512
     top: int | None = None
+    moving: str | None = None
+    layer: int | str | None = None
     lora: int | None = None
     seed: int = 0
 
@@ -100,11 +102,20 @@ class Loaded:
         plain = self.request.sparsity == "dense" or self.request.lora is not None
         name = self.request.method or ("NPO" if plain else "SAU")
         chosen = next(m for known, m in METHODS.items() if known.casefold() == name.casefold())
+        if self.request.layer is not None:
+            if not isinstance(chosen, RMU):
+                raise ValueError(f"layer: got {self.request.layer} for {name}, which steers none; want none")
+            chosen = replace(chosen, layer=self.request.layer)
         if self.request.alpha is None:
             return chosen
         if chosen.alpha == 0:  # task vectors would negate what they learn of the retain set
             raise ValueError(f"alpha: got {self.request.alpha} for {name}, which has no retain loss; want none")
         return replace(chosen, alpha=self.request.alpha)
+
+    @property
+    def update(self) -> Update:
+        """Which weights move."""
+        return Update(self.masks, top=self.request.top, moving=self.request.moving)
 
     def updated(self) -> Encoded:
         """The forget sequences; where they are fewer than a batch, again and again until they fill one, because an
@@ -147,7 +158,8 @@ def fitted(request: Request, sets: dict[str, Questions], given: Given) -> Loaded
     Raises ValueError for a model that cannot be measured or, where that is asked for, pruned or adapted
     (`unlearning.language.given`), an answer that is too long, a context too short for the answers, text for the
     pruner that cannot be read or is too short, an `alpha` for a method without a retain loss, adapters with SAU on a
-    pruned model, SAU on a model that stays dense, and RMU where what moves lies behind the layer that it steers.
+    pruned model, SAU on a model that stays dense, names that no parameter has, and RMU where no parameter that moves
+    has a part in what it steers.
     """
     pattern = None if given.masks is not None else _pattern(request)
     require_measurable(given)
@@ -168,8 +180,9 @@ def fitted(request: Request, sets: dict[str, Questions], given: Given) -> Loaded
             )
     trained, lr = (encoded["forget"], encoded["retain"]), LR if request.lr is None else request.lr
     check(given.model, *trained, loaded.method, None, lr, request.epochs, request.batch_size, request.seed, 0, 0)
-    movable(given.model, Update(top=request.top))
-    _require_reach(loaded)
+    moving = movable(given.model, loaded.update)
+    if isinstance(loaded.method, RMU):
+        loaded.method.require_reach(given.model, moving)
     if given.masks is None and pattern is None:
         loaded.method.setting(Update())
     elif request.lora is not None and isinstance(loaded.method, SAU):
@@ -178,6 +191,7 @@ def fitted(request: Request, sets: dict[str, Questions], given: Given) -> Loaded
         )
     if request.lora is not None:
         require_adaptable(given, request.lora)
+        movable(given.model, replace(loaded.update, trainable="linear"))
     return loaded if pattern is None else replace(loaded, calibration=shown_to_pruner(loaded, encoded["retain"]))
 
 
@@ -210,17 +224,6 @@ def _pattern(request: Request) -> Pattern | None:
     """To what a folder without masks is pruned."""
     share = SPARSITY if request.sparsity is None else request.sparsity
     return None if share == "dense" else Pattern.parse(share)
-
-
-def _require_reach(loaded: Loaded) -> None:
-    """ValueError where none of the last layers that are to move has a part in what RMU steers."""
-    method, top = loaded.method, loaded.request.top
-    if isinstance(method, RMU) and top is not None:
-        layers = len(decoder_layers(loaded.model))
-        steered = 7 * layers // 16 if method.layer is None else method.layer
-        if layers - top > steered:
-            want = f"want at least {layers - steered}, or none"
-            raise ValueError(f"top: got {top} with RMU, which steers layer {steered} of {layers} (from 0); {want}")
 
 
 def shown_to_pruner(loaded: Loaded, retain: Encoded) -> torch.Tensor:
