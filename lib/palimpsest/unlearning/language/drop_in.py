@@ -54,7 +54,7 @@ def estimate(loaded: Loaded) -> dict[str, float]:
     """
     needed = require_memory(loaded)
     request, model = loaded.request, loaded.model
-    forget, retain = loaded.updated(), loaded.encode("retain")
+    forget, retain = loaded.updated(), loaded.encoded["retain"]
     rows = forget.subset(torch.arange(request.batch_size))
     moving = list(movable(model, loaded.update).values())
     began = time.perf_counter()
@@ -64,7 +64,7 @@ def estimate(loaded: Loaded) -> dict[str, float]:
     # Tokens that are passed forward only, a third of the measured work: the pruner's, three looks at all sets, and
     # one at retain and forget after each epoch.
     forward = 0 if loaded.calibration is None else PASSES[request.pruner or PRUNER] * loaded.calibration.numel()
-    forward += 3 * sum(loaded.encode(name).ids.numel() for name in loaded.sets)
+    forward += 3 * sum(encoded.ids.numel() for encoded in loaded.encoded.values())
     forward += request.epochs * (retain.ids[:WATCHED].numel() + forget.ids.numel()) if request.keep else 0
     # An update passes a forget and a retain batch, and steps.
     passes = 2.5 * updates + forward / (3 * rows.ids.numel())
@@ -102,7 +102,7 @@ def run(loaded: Loaded) -> dict:
         )
     pruned = None if loaded.calibration is None else measured(loaded)
     partial = request.out.with_name(request.out.name + ".partial")
-    retain = loaded.encode("retain")
+    retain = loaded.encoded["retain"]
     watched = retain.subset(torch.arange(min(len(retain), WATCHED)))
     least = request.keep * probability(model, watched)
 
@@ -173,7 +173,7 @@ def measured(loaded: Loaded) -> dict:
     """Mean answer probabilities of all sets, and the model's own answers to the first questions of each."""
     found = {"answers": {}}
     for name, questions in loaded.sets.items():
-        found[name] = probability(loaded.model, loaded.encode(name))
+        found[name] = probability(loaded.model, loaded.encoded[name])
         asked = questions.question[:SHOWN]
         found["answers"][name] = dict(
             zip(asked, generate(loaded.model, loaded.given.tokenizer, asked, WRITTEN), strict=True)

@@ -80,13 +80,15 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A request with its model and data, `sets` by name: forget, retain and, if there is any, held_out.
+    """A request with its model and data, `sets` by name: forget, retain and, if there is any, held_out; `encoded`:
+    the same as tokens (`encoded_sets`).
 
     `calibration`, int64 tokens [rows, width], is None where nothing is pruned."""
 
     request: Request
     given: Given
     sets: dict[str, Questions]
+    encoded: dict[str, Encoded]
     calibration: torch.Tensor | None = None
 
     @property
@@ -120,24 +122,21 @@ class Loaded:
     def updated(self) -> Encoded:
         """The forget sequences; where they are fewer than a batch, again and again until they fill one, because an
         update takes as many retain sequences as forget ones, and a few protect little."""
-        encoded = self.encode("forget")
+        encoded = self.encoded["forget"]
         return encoded.subset(torch.arange(max(len(encoded), self.request.batch_size)) % len(encoded))
-
-    def encode(self, name: str) -> Encoded:
-        questions = self.sets[name]
-        most = min(self.request.max_length, language.context(self.model))
-        return language.encode(self.given.tokenizer, questions.question, questions.answer, most)
 
 
 def load(request: Request) -> Loaded:
     """Read and check everything, before anything is computed.
 
-    Raises ValueError for an `out` that exists or cannot be made, and as `questions`, `given.read` and `fitted`.
+    Raises ValueError for an `out` that exists or cannot be made, and as `questions`, `given.read`, `encoded_sets` and
+    `fitted`.
     """
     runs.require_new("out", request.out)
     _require_makeable(request.out)
     _require_meant(request)
-    return fitted(request, questions(request), read(request.model))
+    sets, given = questions(request), read(request.model)
+    return fitted(request, sets, given, encoded_sets(request, sets, given))
 
 
 def questions(request: Request) -> dict[str, Questions]:
@@ -152,32 +151,38 @@ def questions(request: Request) -> dict[str, Questions]:
     return sets
 
 
-def fitted(request: Request, sets: dict[str, Questions], given: Given) -> Loaded:
-    """The request with its model and data, where they suit each other.
-
-    Raises ValueError for a model that cannot be measured or, where that is asked for, pruned or adapted
-    (`unlearning.language.given`), an answer that is too long, a context too short for the answers, text for the
-    pruner that cannot be read or is too short, an `alpha` for a method without a retain loss, adapters with SAU on a
-    pruned model, SAU on a model that stays dense, names that no parameter has, and RMU where no parameter that moves
-    has a part in what it steers.
-    """
-    pattern = None if given.masks is not None else _pattern(request)
+def encoded_sets(request: Request, sets: dict[str, Questions], given: Given) -> dict[str, Encoded]:
+    """The sets as the model reads them. Raises ValueError for a model that cannot be measured
+    (`given.require_measurable`), an answer that is too long, and a context too short for the answers."""
     require_measurable(given)
-    if pattern is not None:
-        require_prunable(given, pattern, request.pruner)
-    loaded, encoded = Loaded(request, given, sets), {}
-    for name in sets:
+    encoded, context = {}, language.context(given.model)
+    for name, asked in sets.items():
+        most = min(request.max_length, context)
         try:
-            encoded[name] = loaded.encode(name)
+            encoded[name] = language.encode(given.tokenizer, asked.question, asked.answer, most)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        longest = max(map(len, language.prompt_ids(given.tokenizer, sets[name].question[:SHOWN])))
-        most = language.context(given.model) - WRITTEN
-        if longest > most:
+        longest = max(map(len, language.prompt_ids(given.tokenizer, asked.question[:SHOWN])))
+        if longest > context - WRITTEN:
             raise ValueError(
-                f"{name}: got a question of {longest} tokens, want at most {most}, for an answer of {WRITTEN} to fit "
-                "into the model's context"
+                f"{name}: got a question of {longest} tokens, want at most {context - WRITTEN}, for an answer of "
+                f"{WRITTEN} to fit into the model's context"
             )
+    return encoded
+
+
+def fitted(request: Request, sets: dict[str, Questions], given: Given, encoded: dict[str, Encoded]) -> Loaded:
+    """The request with its model and data, where they suit each other.
+
+    Raises ValueError for a model that cannot be pruned or adapted, where that is asked for
+    (`unlearning.language.given`), text for the pruner that cannot be read or is too short, an `alpha` for a method
+    without a retain loss, a `layer` for one that steers none, adapters with SAU on a pruned model, SAU on a model
+    that stays dense, names that no parameter has, and RMU where no parameter that moves has a part in what it steers.
+    """
+    pattern = None if given.masks is not None else _pattern(request)
+    if pattern is not None:
+        require_prunable(given, pattern, request.pruner)
+    loaded = Loaded(request, given, sets, encoded)
     trained, lr = (encoded["forget"], encoded["retain"]), LR if request.lr is None else request.lr
     check(given.model, *trained, loaded.method, None, lr, request.epochs, request.batch_size, request.seed, 0, 0)
     moving = movable(given.model, loaded.update)
@@ -192,7 +197,7 @@ def fitted(request: Request, sets: dict[str, Questions], given: Given) -> Loaded
     if request.lora is not None:
         require_adaptable(given, request.lora)
         movable(given.model, replace(loaded.update, trainable="linear"))
-    return loaded if pattern is None else replace(loaded, calibration=shown_to_pruner(loaded, encoded["retain"]))
+    return loaded if pattern is None else replace(loaded, calibration=shown_to_pruner(loaded))
 
 
 def _require_meant(request: Request) -> None:
@@ -226,12 +231,12 @@ def _pattern(request: Request) -> Pattern | None:
     return None if share == "dense" else Pattern.parse(share)
 
 
-def shown_to_pruner(loaded: Loaded, retain: Encoded) -> torch.Tensor:
+def shown_to_pruner(loaded: Loaded) -> torch.Tensor:
     """Windows of the text that was named, or the retain answers with their questions, one after another."""
     rows, width = CALIBRATION[0], min(CALIBRATION[1], language.context(loaded.model))
     request = loaded.request
     if request.calibration is None:
-        return retain.packed(rows, width)
+        return loaded.encoded["retain"].packed(rows, width)
     return text.windows(loaded.given.tokenizer, text.documents(request.calibration), width, rows, request.seed)
 
 
