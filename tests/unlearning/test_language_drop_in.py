@@ -360,5 +360,5 @@ def test_few_questions_fill_a_batch_so_that_as_many_others_are_kept(folder, file
     loaded = request.load(request.Request(str(folder), *files, tmp_path / "out", batch_size=batch_size))
     assert len(loaded.updated()) == rows
     assert {tuple(row) for row in loaded.updated().ids.tolist()} == {
-        tuple(row) for row in loaded.encode("forget").ids.tolist()
+        tuple(row) for row in loaded.encoded["forget"].ids.tolist()
     }

@@ -64,9 +64,14 @@ def test_a_model_that_would_read_each_token_as_if_it_were_the_first_is_refused(t
 
 
 def test_layers_behind_the_one_that_rmu_steers_cannot_be_moved_by_it(folder, tmp_path):
-    refusal = r"top: got 2 with RMU, which steers layer 1 of 4 \(from 0\); want at least 3, or none"
-    with pytest.raises(ValueError, match=refusal):
-        request.load(asked(folder, tmp_path / "out", sparsity="dense", method="rmu", top=2))
+    for more, at in (
+        ({"top": 2}, 1),
+        ({"moving": "lm_head.*|model.norm.*"}, 1),
+        ({"moving": r"model\.layers\.1\..*", "layer": 0}, 0),
+        ({"top": 2, "layer": "model.layers.1.mlp"}, "1.mlp"),
+    ):
+        with pytest.raises(ValueError, match=rf"update: RMU steers model.layers.{at}, in which none of the \d+ p"):
+            request.load(asked(folder, tmp_path / "out", sparsity="dense", method="rmu", **more))
     settings = {"method": "rmu", "epochs": 1, "keep": 0, "lr": 1e-2, "batch_size": 4}
     drop_in.run(request.load(asked(folder, tmp_path / "out", sparsity="dense", top=3, **settings)))
     before, after = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))

@@ -22,7 +22,9 @@ from palimpsest.unlearning.language import (
     SimNPO,
     TaskVector,
     Undial,
+    Update,
 )
+from palimpsest.unlearning.language.update import movable
 
 # Double precision: its rounding, times any amplification short of six digits, stays below 1e-9 of a value. Llama's
 # norms round to single precision inside, but from inputs that agree to the last digits, and so alike.
@@ -198,6 +200,56 @@ def test_rmu_steers_a_layer_and_holds_it_to_the_frozen_models_activations(layer)
     assert "model.norm.weight" not in reached
 
 
+@pytest.mark.parametrize(
+    ("layer", "moving", "names"),
+    [
+        ("model.layers.1.mlp", r".*\.(0|1)\.mlp\.down_proj\.weight", ["layers.0.mlp.down", "layers.1.mlp.down"]),
+        (
+            "model.layers.1.self_attn",
+            ".*[vq]_proj.*",
+            [f"{n}.self_attn.{one}_" for n in (0, 1) for one in "qv"],
+        ),
+    ],
+)
+def test_rmu_steers_the_module_and_moves_the_parameters_that_are_named(layer, moving, names):
+    method, net = RMU(steering=3.0, alpha=0.8, layer=layer), model()
+    moved = movable(net, Update(moving=moving))
+    assert [name for name in moved if any(part in name for part in names)] == list(moved)
+    assert len(moved) == len(names)
+    problem, given = task(net, epochs=4), model()
+    problem.parameters = moved
+    method.begin(problem)
+    with torch.no_grad():
+        frozen = outputs(given, problem.retain, RETAIN_ROWS, layer)
+    target = problem.cache["target"]
+    with torch.no_grad():  # else the retain loss and its gradient are 0
+        for parameter in moved.values():
+            parameter.mul_(1.5)
+    steered, now = outputs(net, problem.forget, FORGET_ROWS, layer), outputs(net, problem.retain, RETAIN_ROWS, layer)
+    expected = sum((h - target).square().mean() for h in steered) / len(steered)
+    expected = expected + 0.8 * sum((h - f).square().mean() for h, f in zip(now, frozen, strict=True)) / len(now)
+    slopes = torch.autograd.grad(expected, list(moved.values()))
+    forget = problem.batch(problem.forget, torch.tensor(FORGET_ROWS))
+    loss = method.loss(problem, forget, problem.batch(problem.retain, torch.tensor(RETAIN_ROWS)))
+    assert loss.item() == pytest.approx(expected.item(), **EXACT)
+    reached = problem.gradients(loss)
+    assert list(reached) == list(moved)
+    for found, slope in zip(reached.values(), slopes, strict=True):
+        assert (found - slope).norm() <= 1e-9 * slope.norm()
+
+
+def outputs(net, encoded, rows, at):
+    """What the module `at` gives at answer tokens, row by row."""
+    seen = []
+    hook = net.get_submodule(at).register_forward_hook(
+        lambda _, __, output: seen.append(output[0] if isinstance(output, tuple) else output)
+    )
+    for row in rows:
+        net(input_ids=encoded.ids[row][None])
+    hook.remove()
+    return [one[0, encoded.labels[row] >= 0] for one, row in zip(seen, rows, strict=True)]
+
+
 def test_rmu_keeps_what_the_frozen_model_writes_for_the_rows_that_are_drawn():
     method, net = RMU(layer=1), model()
     problem = task(net, epochs=1)
@@ -217,6 +269,13 @@ def test_rmu_takes_the_same_depth_or_refuses_a_layer_that_is_not_there():
     assert torch.allclose(written, torch.cat(activations(problem.model, problem.forget, FORGET_ROWS, 0)), rtol=1e-9)
     for layer in (2, -1):
         with pytest.raises(ValueError, match=f"layer: got {layer}, want 0 to 1"):
+            RMU(layer=layer).begin(task(model()))
+    for layer, message in (
+        ("model.layers.7", "got 'model.layers.7', want the name of a module, such as 'model.layers.1'"),
+        ("model.layers", r"'model.layers' writes NoneType, want \[1, 1, D\]"),
+        (True, "got True, want a layer's number, a module's name, or None"),
+    ):
+        with pytest.raises(ValueError, match=f"layer: {message}"):
             RMU(layer=layer).begin(task(model()))
 
 

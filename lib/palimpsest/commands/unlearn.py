@@ -37,6 +37,13 @@ def unlearn(
     batch_size: Annotated[int, typer.Option(help="Forget and retain sequences in an update, each.")] = 8,
     max_length: Annotated[int, typer.Option(help="Longest question with answer, in tokens.")] = 512,
     top: Annotated[int | None, typer.Option(help="Move the last layers only: quicker, weaker.")] = None,
+    moving: Annotated[
+        str | None, typer.Option(help="Regular expression of the names of the parameters that move; else all.")
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(help="For RMU: a layer's number, from 0, or a module's name; else at 7/16 of all."),
+    ] = None,
     lora: Annotated[int | None, typer.Option(help="Train adapters of this rank instead.")] = None,
     seed: Annotated[int, typer.Option(help="Order of batches, and adapters' start.")] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask after the estimate.")] = False,
@@ -66,6 +73,8 @@ def unlearn(
         batch_size=batch_size,
         max_length=max_length,
         top=top,
+        moving=moving,
+        layer=int(layer) if layer is not None and layer.isdecimal() else layer,
         lora=lora,
         seed=seed,
     )

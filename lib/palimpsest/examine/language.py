@@ -20,7 +20,7 @@ from palimpsest.pruning.decoder import decoder_layers
 from palimpsest.unlearning.language import drop_in
 from palimpsest.unlearning.language.evaluation import generate
 from palimpsest.unlearning.language.given import MASKS, Given, read, require_measurable, require_prunable
-from palimpsest.unlearning.language.request import OFFERED, SPARSITY, Request, fitted, questions
+from palimpsest.unlearning.language.request import OFFERED, SPARSITY, Request, encoded_sets, fitted, questions
 
 from .findings import Findings, Use, attempt, counted
 
@@ -129,19 +129,21 @@ def _prune(given: Given) -> Use:
 def _unlearn(request: Request, sets: dict[str, Questions], given: Given) -> list[Use]:
     """Dense, sparse, and with adapters; each method on its own."""
     pruned = given.masks is not None
-    dense = {} if pruned else {"sparsity": "dense"}
+    dense = {"sparsity": None if pruned else "dense"}
     settings = {"unlearn": dense}
     if not pruned:
         settings["unlearn, pruned on the way"] = {"sparsity": SPARSITY}
     settings["unlearn with adapters"] = dense | {"lora": RANK}
-    return [_methods(use, request, sets, given, changed) for use, changed in settings.items()]
+    encoded, why = attempt(encoded_sets, request, sets, given)
+    if encoded is None:
+        return [Use(use, why) for use in settings]
+    return [_methods(use, replace(request, **changed), sets, given, encoded) for use, changed in settings.items()]
 
 
-def _methods(use: str, request: Request, sets, given: Given, changed: dict) -> Use:
+def _methods(use: str, request: Request, sets, given: Given, encoded) -> Use:
     fits, refused = {}, {}
     for method in OFFERED:
-        asked = replace(request, **{"sparsity": None, "method": method} | changed)
-        loaded, why = attempt(fitted, asked, sets, given)
+        loaded, why = attempt(fitted, replace(request, method=method), sets, given, encoded)
         if loaded is None:
             refused[method] = why
         else:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from palimpsest import pruning, runs
 from palimpsest.nets import language
 from palimpsest.pruning import Masks
 from palimpsest.pruning.decoder import decoder_layers
-from palimpsest.unlearning.language import LoraSettings, Update, unlearn
+from palimpsest.unlearning.language import LoraSettings, unlearn
 from palimpsest.unlearning.language.evaluation import generate, probability
 from palimpsest.unlearning.language.request import HALVINGS, LR, MASKS, PRUNER, SHOWN, SPARSITY, WRITTEN, Loaded
 from palimpsest.unlearning.language.update import movable
@@ -30,7 +31,7 @@ def require_memory(loaded: Loaded) -> float:
     """The gigabytes that a run needs: the weights, gradient, two moments and two copies of what moves, and three
     times the activations' share of a batch. ValueError where the machine has fewer available; nothing is computed."""
     request, model = loaded.request, loaded.model
-    moving = movable(model, Update(top=request.top)).values()
+    moving = movable(model, loaded.update).values()
     weights, moved = (sum(p.numel() for p in parameters) for parameters in (model.parameters(), moving))
     layers, tokens = decoder_layers(model), request.batch_size * loaded.updated().ids.shape[1]
     # By the matrices: what a configuration calls their widths differs from class to class.
@@ -53,9 +54,9 @@ def estimate(loaded: Loaded) -> dict[str, float]:
     """
     needed = require_memory(loaded)
     request, model = loaded.request, loaded.model
-    forget, retain = loaded.updated(), loaded.encode("retain")
+    forget, retain = loaded.updated(), loaded.encoded["retain"]
     rows = forget.subset(torch.arange(request.batch_size))
-    moving = list(movable(model, Update(top=request.top)).values())
+    moving = list(movable(model, loaded.update).values())
     began = time.perf_counter()
     torch.autograd.grad(language.logprobs(model, rows).sum(), moving, allow_unused=True)
     seconds = time.perf_counter() - began
@@ -63,7 +64,7 @@ def estimate(loaded: Loaded) -> dict[str, float]:
     # Tokens that are passed forward only, a third of the measured work: the pruner's, three looks at all sets, and
     # one at retain and forget after each epoch.
     forward = 0 if loaded.calibration is None else PASSES[request.pruner or PRUNER] * loaded.calibration.numel()
-    forward += 3 * sum(loaded.encode(name).ids.numel() for name in loaded.sets)
+    forward += 3 * sum(encoded.ids.numel() for encoded in loaded.encoded.values())
     forward += request.epochs * (retain.ids[:WATCHED].numel() + forget.ids.numel()) if request.keep else 0
     # An update passes a forget and a retain batch, and steps.
     passes = 2.5 * updates + forward / (3 * rows.ids.numel())
@@ -101,7 +102,7 @@ def run(loaded: Loaded) -> dict:
         )
     pruned = None if loaded.calibration is None else measured(loaded)
     partial = request.out.with_name(request.out.name + ".partial")
-    retain = loaded.encode("retain")
+    retain = loaded.encoded["retain"]
     watched = retain.subset(torch.arange(min(len(retain), WATCHED)))
     least = request.keep * probability(model, watched)
 
@@ -116,7 +117,7 @@ def run(loaded: Loaded) -> dict:
             retain,
             loaded.method,
             lr=lr,
-            update=Update(masks, top=request.top),
+            update=replace(loaded.update, masks=masks),
             epochs=request.epochs,
             batch_size=request.batch_size,
             seed=request.seed,
@@ -172,7 +173,7 @@ def measured(loaded: Loaded) -> dict:
     """Mean answer probabilities of all sets, and the model's own answers to the first questions of each."""
     found = {"answers": {}}
     for name, questions in loaded.sets.items():
-        found[name] = probability(loaded.model, loaded.encode(name))
+        found[name] = probability(loaded.model, loaded.encoded[name])
         asked = questions.question[:SHOWN]
         found["answers"][name] = dict(
             zip(asked, generate(loaded.model, loaded.given.tokenizer, asked, WRITTEN), strict=True)

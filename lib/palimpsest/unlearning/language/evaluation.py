@@ -6,6 +6,7 @@ at random, no gradient is recorded, and the model is left in the mode (training 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from statistics import fmean
 
 import torch
@@ -17,6 +18,7 @@ from palimpsest.data.questions import Questions
 from palimpsest.metrics import tofu
 from palimpsest.metrics.generation import rouge_l_recall
 from palimpsest.nets import language
+from palimpsest.nets.caches import require_cached, takes
 from palimpsest.nets.language import IGNORED, Encoded
 
 BATCH = 64
@@ -101,8 +103,10 @@ def generate(
     An answer ends at the tokenizer's end of text, at that of the chat template's turn (`language.answer_end`), at one
     that the model's generation settings name, or after `max_new_tokens`. Rows are padded on the left and leave the
     batch when they end. `template` as in `language.encode`. Raises ValueError where the longest question and
-    `max_new_tokens` exceed the model's context.
+    `max_new_tokens` exceed the model's context, and for a model that does not write on from a cache
+    (`nets.caches.require_cached`).
     """
+    require_cached(model)
     prompts = language.prompt_ids(tokenizer, questions, template)
     longest, context = max(map(len, prompts), default=0), language.context(model)
     if max_new_tokens < 1 or longest + max_new_tokens > context:
@@ -111,11 +115,9 @@ def generate(
     own = tokenizer.eos_token_id, language.answer_end(tokenizer, template)
     stops = {*own, *(named if isinstance(named, list) else [named])} - {None}
     stops = torch.tensor(sorted(stops), device=model.device)
-    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     texts = [""] * len(prompts)
     with _evaluating(model):
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for rows in _batches(model, prompts):
             for row, ids in zip(rows, _greedy(model, [prompts[r] for r in rows], stops, max_new_tokens), strict=True):
                 texts[row] = tokenizer.decode(ids, skip_special_tokens=True).strip()
     return texts
@@ -180,6 +182,14 @@ def _evaluate_set(model, tokenizer, name, questions, template, most):
     return {key: values.tolist() for key, values in found.items()} | {"generated": generated}
 
 
+def _batches(model: nn.Module, prompts: list[list[int]]) -> Iterator[list[int]]:
+    """Rows of like length; of one length for a model that counts positions by itself, and so counts padding."""
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    for _, alike in groupby(order, lambda row: takes(model, "position_ids") or len(prompts[row])):
+        rows = list(alike)
+        yield from (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+
+
 def _greedy(model, prompts, stops, most) -> list[list[int]]:
     """The tokens that follow each prompt, without the stop."""
     width = max(map(len, prompts))
@@ -197,7 +207,7 @@ def _greedy(model, prompts, stops, most) -> list[list[int]]:
         for row, new in zip(going, token[kept].tolist(), strict=True):
             written[row].append(new)
         if len(kept) < len(token):
-            cache.batch_select_indices(kept)
+            cache.reorder_cache(kept)  # the one way to select rows that layers with states offer too
         ids, positions = token[kept, None], positions[kept, -1:] + 1
         mask = F.pad(mask[kept], (0, 1), value=1)
     return written

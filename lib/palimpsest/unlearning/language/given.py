@@ -1,6 +1,5 @@
 """A language model of the reader's own as it is given, and what each use of it asks of the model alone."""
 
-import inspect
 from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBa
 from palimpsest.data import adapters
 from palimpsest.data.folders import reading
 from palimpsest.nets import language
+from palimpsest.nets.caches import require_cached
 from palimpsest.nets.chat import require_template
 from palimpsest.pruning import Masks, Pattern
 from palimpsest.pruning.decoder import decoder_layers, require_linear
@@ -68,16 +68,12 @@ def read(name: str) -> Given:
 
 def require_measurable(given: Given) -> None:
     """ValueError unless answers of `given` can be encoded, rated and written: the template takes them, the logits are
-    hidden states times an embedding, and the model writes on from keys and values."""
+    hidden states times an embedding, and the model writes on from a cache."""
     model = given.model
     decoder_layers(model)
     require_template(given.tokenizer)
     language.output_embedding(model)
-    if "past_key_values" not in inspect.signature(type(model.get_decoder()).forward).parameters:
-        # It would swallow them, and read each token as if it were the first.
-        raise ValueError(
-            f"model: got a {type(model).__name__}, whose decoder takes no past_key_values, want one that does"
-        )
+    require_cached(model)
 
 
 def require_prunable(given: Given, pattern: Pattern, pruner: str | None) -> None:

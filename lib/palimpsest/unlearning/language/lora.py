@@ -36,14 +36,18 @@ def adapted(model: nn.Module, lora: LoraSettings, update: Update, generator: tor
     A is drawn as peft draws it, but from `generator`; B is 0. A pruned matrix computes with M⊙(B A), so that what is
     trained is what is merged: at the end the adapters are added to the surviving weights and leave the model. After
     an exception they leave it without. Raises ImportError with the command that installs peft, if it is missing;
-    ValueError for a model that holds much outside linear maps (`pruning.decoder.require_linear`).
+    ValueError for a model that holds much outside linear maps (`pruning.decoder.require_linear`), and where none of
+    its linear maps moves.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ImportError("lora: needs the package peft: pip install peft") from error
     require_linear(model)
-    names = [weight.removesuffix(".weight") for layer in layers_in_reach(model, update) for weight in layer.linears]
+    reach = [weight for layer in layers_in_reach(model, update) for weight in layer.linears if update.moves(weight)]
+    if not reach:
+        raise ValueError(f"moving: got {update.moving!r}, which matches no linear map inside the layers")
+    names = [weight.removesuffix(".weight") for weight in reach]
     masks = {} if update.masks is None else update.masks.kept
     with torch.random.fork_rng():  # peft draws weights of its own
         inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=names), model)

@@ -12,7 +12,6 @@ from palimpsest.data.questions import Questions, read_jsonl, refuse_overlap
 from palimpsest.nets import language
 from palimpsest.nets.language import Encoded
 from palimpsest.pruning import Masks, Pattern
-from palimpsest.pruning.decoder import decoder_layers
 from palimpsest.unlearning.language import METHODS, RMU, SAU, Objective, Update
 from palimpsest.unlearning.language.checks import check
 from palimpsest.unlearning.language.given import (
@@ -52,8 +51,9 @@ class Request:
     questions with their answers.
     `alpha`: the weight of the retain loss; None takes the method's own. `keep`: the model handed over has at
     least this share of the retain answers' mean probability that pruning left; with 0 the last epoch's is. `lr` None
-    is `LR`, halved as often as no epoch keeps enough. `top` moves the last layers only; `lora`
-    trains adapters of that rank.
+    is `LR`, halved as often as no epoch keeps enough. `top` moves the last layers only, `moving` the parameters whose
+    names this regular expression matches; `lora` trains adapters of that rank. `layer`, for RMU alone: what it
+    steers, a layer's number, from 0, or the name of a module.
     """
 
     model: str
@@ -72,19 +72,23 @@ class Request:
     batch_size: int = 8
     max_length: int = 512
     top: int | None = None
+    moving: str | None = None
+    layer: int | str | None = None
     lora: int | None = None
     seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A request with its model and data, `sets` by name: forget, retain and, if there is any, held_out.
+    """A request with its model and data, `sets` by name: forget, retain and, if there is any, held_out; `encoded`:
+    the same as tokens (`encoded_sets`).
 
     `calibration`, int64 tokens [rows, width], is None where nothing is pruned."""
 
     request: Request
     given: Given
     sets: dict[str, Questions]
+    encoded: dict[str, Encoded]
     calibration: torch.Tensor | None = None
 
     @property
@@ -100,33 +104,39 @@ class Loaded:
         plain = self.request.sparsity == "dense" or self.request.lora is not None
         name = self.request.method or ("NPO" if plain else "SAU")
         chosen = next(m for known, m in METHODS.items() if known.casefold() == name.casefold())
+        if self.request.layer is not None:
+            if not isinstance(chosen, RMU):
+                raise ValueError(f"layer: got {self.request.layer} for {name}, which steers none; want none")
+            chosen = replace(chosen, layer=self.request.layer)
         if self.request.alpha is None:
             return chosen
         if chosen.alpha == 0:  # task vectors would negate what they learn of the retain set
             raise ValueError(f"alpha: got {self.request.alpha} for {name}, which has no retain loss; want none")
         return replace(chosen, alpha=self.request.alpha)
 
+    @property
+    def update(self) -> Update:
+        """Which weights move."""
+        return Update(self.masks, top=self.request.top, moving=self.request.moving)
+
     def updated(self) -> Encoded:
         """The forget sequences; where they are fewer than a batch, again and again until they fill one, because an
         update takes as many retain sequences as forget ones, and a few protect little."""
-        encoded = self.encode("forget")
+        encoded = self.encoded["forget"]
         return encoded.subset(torch.arange(max(len(encoded), self.request.batch_size)) % len(encoded))
-
-    def encode(self, name: str) -> Encoded:
-        questions = self.sets[name]
-        most = min(self.request.max_length, language.context(self.model))
-        return language.encode(self.given.tokenizer, questions.question, questions.answer, most)
 
 
 def load(request: Request) -> Loaded:
     """Read and check everything, before anything is computed.
 
-    Raises ValueError for an `out` that exists or cannot be made, and as `questions`, `given.read` and `fitted`.
+    Raises ValueError for an `out` that exists or cannot be made, and as `questions`, `given.read`, `encoded_sets` and
+    `fitted`.
     """
     runs.require_new("out", request.out)
     _require_makeable(request.out)
     _require_meant(request)
-    return fitted(request, questions(request), read(request.model))
+    sets, given = questions(request), read(request.model)
+    return fitted(request, sets, given, encoded_sets(request, sets, given))
 
 
 def questions(request: Request) -> dict[str, Questions]:
@@ -141,35 +151,43 @@ def questions(request: Request) -> dict[str, Questions]:
     return sets
 
 
-def fitted(request: Request, sets: dict[str, Questions], given: Given) -> Loaded:
-    """The request with its model and data, where they suit each other.
-
-    Raises ValueError for a model that cannot be measured or, where that is asked for, pruned or adapted
-    (`unlearning.language.given`), an answer that is too long, a context too short for the answers, text for the
-    pruner that cannot be read or is too short, an `alpha` for a method without a retain loss, adapters with SAU on a
-    pruned model, SAU on a model that stays dense, and RMU where what moves lies behind the layer that it steers.
-    """
-    pattern = None if given.masks is not None else _pattern(request)
+def encoded_sets(request: Request, sets: dict[str, Questions], given: Given) -> dict[str, Encoded]:
+    """The sets as the model reads them. Raises ValueError for a model that cannot be measured
+    (`given.require_measurable`), an answer that is too long, and a context too short for the answers."""
     require_measurable(given)
-    if pattern is not None:
-        require_prunable(given, pattern, request.pruner)
-    loaded, encoded = Loaded(request, given, sets), {}
-    for name in sets:
+    encoded, context = {}, language.context(given.model)
+    for name, asked in sets.items():
+        most = min(request.max_length, context)
         try:
-            encoded[name] = loaded.encode(name)
+            encoded[name] = language.encode(given.tokenizer, asked.question, asked.answer, most)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        longest = max(map(len, language.prompt_ids(given.tokenizer, sets[name].question[:SHOWN])))
-        most = language.context(given.model) - WRITTEN
-        if longest > most:
+        longest = max(map(len, language.prompt_ids(given.tokenizer, asked.question[:SHOWN])))
+        if longest > context - WRITTEN:
             raise ValueError(
-                f"{name}: got a question of {longest} tokens, want at most {most}, for an answer of {WRITTEN} to fit "
-                "into the model's context"
+                f"{name}: got a question of {longest} tokens, want at most {context - WRITTEN}, for an answer of "
+                f"{WRITTEN} to fit into the model's context"
             )
+    return encoded
+
+
+def fitted(request: Request, sets: dict[str, Questions], given: Given, encoded: dict[str, Encoded]) -> Loaded:
+    """The request with its model and data, where they suit each other.
+
+    Raises ValueError for a model that cannot be pruned or adapted, where that is asked for
+    (`unlearning.language.given`), text for the pruner that cannot be read or is too short, an `alpha` for a method
+    without a retain loss, a `layer` for one that steers none, adapters with SAU on a pruned model, SAU on a model
+    that stays dense, names that no parameter has, and RMU where no parameter that moves has a part in what it steers.
+    """
+    pattern = None if given.masks is not None else _pattern(request)
+    if pattern is not None:
+        require_prunable(given, pattern, request.pruner)
+    loaded = Loaded(request, given, sets, encoded)
     trained, lr = (encoded["forget"], encoded["retain"]), LR if request.lr is None else request.lr
     check(given.model, *trained, loaded.method, None, lr, request.epochs, request.batch_size, request.seed, 0, 0)
-    movable(given.model, Update(top=request.top))
-    _require_reach(loaded)
+    moving = movable(given.model, loaded.update)
+    if isinstance(loaded.method, RMU):
+        loaded.method.require_reach(given.model, moving)
     if given.masks is None and pattern is None:
         loaded.method.setting(Update())
     elif request.lora is not None and isinstance(loaded.method, SAU):
@@ -178,7 +196,8 @@ def fitted(request: Request, sets: dict[str, Questions], given: Given) -> Loaded
         )
     if request.lora is not None:
         require_adaptable(given, request.lora)
-    return loaded if pattern is None else replace(loaded, calibration=shown_to_pruner(loaded, encoded["retain"]))
+        movable(given.model, replace(loaded.update, trainable="linear"))
+    return loaded if pattern is None else replace(loaded, calibration=shown_to_pruner(loaded))
 
 
 def _require_meant(request: Request) -> None:
@@ -212,23 +231,12 @@ def _pattern(request: Request) -> Pattern | None:
     return None if share == "dense" else Pattern.parse(share)
 
 
-def _require_reach(loaded: Loaded) -> None:
-    """ValueError where none of the last layers that are to move has a part in what RMU steers."""
-    method, top = loaded.method, loaded.request.top
-    if isinstance(method, RMU) and top is not None:
-        layers = len(decoder_layers(loaded.model))
-        steered = 7 * layers // 16 if method.layer is None else method.layer
-        if layers - top > steered:
-            want = f"want at least {layers - steered}, or none"
-            raise ValueError(f"top: got {top} with RMU, which steers layer {steered} of {layers} (from 0); {want}")
-
-
-def shown_to_pruner(loaded: Loaded, retain: Encoded) -> torch.Tensor:
+def shown_to_pruner(loaded: Loaded) -> torch.Tensor:
     """Windows of the text that was named, or the retain answers with their questions, one after another."""
     rows, width = CALIBRATION[0], min(CALIBRATION[1], language.context(loaded.model))
     request = loaded.request
     if request.calibration is None:
-        return retain.packed(rows, width)
+        return loaded.encoded["retain"].packed(rows, width)
     return text.windows(loaded.given.tokenizer, text.documents(request.calibration), width, rows, request.seed)
 
 

@@ -5,6 +5,7 @@ go to surviving weights; an importance-aware redistribution compensates for the 
 Everything else here is our reading.
 """
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,7 @@ class Update:
     optimiser: "adamw", or "sgd" without momentum: the control in which the step is the gradient.
     trainable: "all" parameters move, or only the "linear" matrices inside the decoder's layers.
     top: only parameters of the last `top` layers move; None: of all of them, and embeddings and the last norm.
+    moving: of these, only those whose whole name this regular expression matches; None: all.
     """
 
     masks: Masks | None = None
@@ -49,6 +51,7 @@ class Update:
     optimiser: str = "adamw"
     trainable: str = "all"
     top: int | None = None
+    moving: str | None = None
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
@@ -59,6 +62,15 @@ class Update:
             raise ValueError("optimiser: got 'sgd' for scaling 'boost', want 'adamw', whose directions it measures")
         require_number("c_max", self.c_max, above=1)
         require_number("eps", self.eps)
+        if self.moving is not None:
+            try:
+                re.compile(self.moving)
+            except (re.error, TypeError) as error:
+                raise ValueError(f"moving: got {self.moving!r}, want a regular expression: {error}") from error
+
+    def moves(self, name: str) -> bool:
+        """Whether the parameter of this name may move, by `moving`."""
+        return self.moving is None or re.fullmatch(self.moving, name) is not None
 
 
 DENSE = Update()
@@ -76,8 +88,8 @@ def layers_in_reach(model: nn.Module, update: Update) -> list[Layer]:
 
 
 def movable(model: nn.Module, update: Update) -> dict[str, nn.Parameter]:
-    """The parameters that move, by name; tied ones once. Raises ValueError for more layers than there are, and
-    where "linear" would leave much behind (`pruning.decoder.require_linear`)."""
+    """The parameters that move, by name; tied ones once. Raises ValueError for more layers than there are, where none
+    moves, and where "linear" would leave much behind (`pruning.decoder.require_linear`)."""
     layers = layers_in_reach(model, update)
     if update.trainable == "linear":
         require_linear(model)
@@ -87,7 +99,11 @@ def movable(model: nn.Module, update: Update) -> dict[str, nn.Parameter]:
     else:
         chosen = list(model.parameters())
     inside = {id(p) for p in chosen}
-    return {name: p for name, p in model.named_parameters() if id(p) in inside}
+    found = {name: p for name, p in model.named_parameters() if id(p) in inside and update.moves(name)}
+    if not found:
+        names = [name for name, p in model.named_parameters() if id(p) in inside]
+        raise ValueError(f"moving: got {update.moving!r}, which matches none of the names, {names[-1]!r} among them")
+    return found
 
 
 def lost_progress(grad: Tensor, direction: Tensor, kept: Tensor, importance: Tensor, eps: float) -> Tensor:
