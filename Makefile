@@ -32,7 +32,8 @@ test: env ## every gate and every test; FAST=1: the unit tests that are not slow
 
 lab: env ## open JupyterLab, where the .py chapters open as notebooks
 	@$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter trust notebooks/*.ipynb > /dev/null # else Lab leaves out what draws in outputs
+	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks # from here: the pairing is in this folder's jupytext.toml
 
 chapter: env ## execute one chapter again, in place: make chapter CH=04
 	@test -n "$(CH)" || { echo "CH: name the chapter by its number, as in make chapter CH=04" >&2; exit 1; }
