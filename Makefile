@@ -11,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 GATES := $(BIN)/python -m palimpsest.publish.gates
 
-.PHONY: help env book test lab chapter quick claims bench drills study archive clean lock
+.PHONY: help env book test lab practice chapter quick claims bench drills study archive clean lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -32,7 +32,11 @@ test: env ## every gate and every test; FAST=1: the unit tests that are not slow
 
 lab: env ## open JupyterLab, where the .py chapters open as notebooks
 	@$(BIN)/jupytext-config --settings-file .venv/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer
-	@$(BIN)/jupyter lab notebooks
+	@$(BIN)/jupyter trust notebooks/*.ipynb > /dev/null # else Lab leaves out what draws in outputs
+	@$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks # from here: the pairing is in this folder's jupytext.toml
+
+practice: env ## write the chapters without the solutions of their exercises into _build/practice
+	@$(BIN)/python -m palimpsest.publish.practice
 
 chapter: env ## execute one chapter again, in place: make chapter CH=04
 	@test -n "$(CH)" || { echo "CH: name the chapter by its number, as in make chapter CH=04" >&2; exit 1; }

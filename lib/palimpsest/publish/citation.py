@@ -4,6 +4,9 @@ from pathlib import Path
 
 import yaml
 
+SPDX = "https://spdx.org/licenses/"
+"""A licence of CITATION.cff or data/MANIFEST, whose names are SPDX's, has its page under this address."""
+
 
 def read(root: Path) -> dict:
     """What CITATION.cff of the checkout `root` says."""

@@ -126,7 +126,8 @@ def execute(chapter: str, parameters: dict | None = None, folder: Path = EXECUTE
     executed = nbformat.read(made, 4)
     CoalesceStreamsPreprocessor().preprocess(executed, {})  # the kernel cuts what is printed by the clock
     for part in (executed, *executed.cells):
-        for record in ("papermill", "execution"):  # when a cell ran differs from run to run
+        # When a cell ran differs from run to run; JupyterLab would write papermill's empty tags into the `.py`.
+        for record in ("papermill", "execution", "jupytext", *(["tags"] if part.metadata.get("tags") == [] else [])):
             part.metadata.pop(record, None)
     executed.metadata["palimpsest"] = {"source_sha256": digest}
     path = folder / f"{chapter}.ipynb"

@@ -20,7 +20,6 @@ from palimpsest.publish import citation
 
 CARD = "_static/card.png"
 CITED = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
-SPDX = "https://spdx.org/licenses/"
 SHORTEST, LONGEST = 60, 200
 """Characters of a description."""
 
@@ -120,7 +119,7 @@ def _linked(title: str, about: str, name: str, keys: list[str], book: Book) -> d
         "name": book.citation["title"],
         "author": [{"@type": "Organization", "name": author} for author in book.authors],
         "version": book.citation["version"],
-        "license": [SPDX + licence for licence in book.citation["license"]],
+        "license": [citation.SPDX + licence for licence in book.citation["license"]],
         "keywords": book.citation["keywords"],
         "datePublished": book.year,
         "inLanguage": "en",
