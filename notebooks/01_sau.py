@@ -60,7 +60,7 @@ import pandas as pd
 import torch
 
 from palimpsest import figures, kernels, runs
-from palimpsest.chapters.sau import claims, experiment, probes, tables
+from palimpsest.chapters.sau import claims, drawing, experiment, probes, tables
 from palimpsest.chapters.sau import figures as draw
 from palimpsest.chapters.sau.cohort import gather
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PROFILES, STUDY
@@ -70,6 +70,9 @@ from palimpsest.data.questions import read_jsonl
 from palimpsest.unlearning.language import redistribution
 
 setting = page.begin(profile, PROFILES)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One step on a matrix of three rows and five columns, of which pruning keeps three weights per row. Masking loses the progress that pruned weights (hatched) would have made; redistribution makes the survivors move farther, the important ones most, until each row has its progress back. Percentages: first-order progress of a row, of the dense step.", "name": "fig-sau-idea"}, "image": {"alt": "Masking zeroes the step of pruned weights and each row loses part of its progress; redistribution lengthens the steps of the survivors and each row has all of it again."}}
+figure = drawing.idea()
 
 # %% [markdown]
 # ## Notation
