@@ -58,6 +58,7 @@ import torch
 from palimpsest import figures, kernels
 from palimpsest.chapters.shared.judging import level, show
 from palimpsest.chapters.unlearning_quantised import (
+    competitors,
     drawings,
     experiment,
     oeu_claims,
@@ -233,6 +234,12 @@ print(
 
 # %% tags=["hide-input"]
 figures.table(experiment.gate(results.rows).round(1)) if profile != "smoke" else None
+
+# %% [markdown]
+# **Who competes.** *steps* counts the optimiser steps that each took to forget.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+competitors.who(results)
 
 # %% [markdown]
 # **The noise floor.** Left, one method minus itself under another name, each name tuned by itself: the intervals should hold

@@ -55,6 +55,7 @@ import torch
 from palimpsest import figures, kernels, nets
 from palimpsest.chapters.shared.judging import level, show
 from palimpsest.chapters.unlearning_quantised import (
+    competitors,
     drawings,
     experiment,
     probes,
@@ -93,7 +94,7 @@ drawings.staircase()
 # %% [markdown]
 # ## The method, one equation at a time
 #
-# **Quantise.** A weight or activation $v$ becomes an integer code times a learned step (LSQ, Esser et al. 2020):
+# **Quantise.** A weight or activation $v$ becomes an integer code times a learned step (LSQ, {cite:t}`esser2020lsq`):
 #
 # $$\hat v = s \cdot \operatorname{round}\bigl(\operatorname{clip}(v / s,\, Q_N,\, Q_P)\bigr) .$$
 
@@ -231,6 +232,12 @@ print(
 
 # %% tags=["hide-input"]
 figures.table(experiment.gate(results.rows).round(1)) if profile != "smoke" else None
+
+# %% [markdown]
+# **Who competes.** *steps* counts the optimiser steps that each took to forget.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+competitors.who(results)
 
 # %% [markdown]
 # ### The benchmark

@@ -55,7 +55,14 @@ import torch
 from IPython.display import display
 
 from palimpsest import figures, kernels, runs, selection
-from palimpsest.chapters.jscds import claims, cost, drawing, experiment, geometry
+from palimpsest.chapters.jscds import (
+    claims,
+    competitors,
+    cost,
+    drawing,
+    experiment,
+    geometry,
+)
 from palimpsest.chapters.jscds import figures as draw
 from palimpsest.chapters.jscds.cohort import CLEAN, CONDITIONS, NOISY, PROFILES, dataset
 from palimpsest.chapters.shared.judging import show
@@ -266,6 +273,12 @@ print(
     f"{len(trained)} networks: {trained.seed.nunique()} seeds, {trained.condition.nunique()} conditions, "
     f"{trained.lr.nunique()} step sizes; {int(trained.diverged.sum())} diverged"
 )
+
+# %% [markdown]
+# **Who competes.** Each keeps the same number of samples of each class:
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+competitors.who(results)
 
 # %% [markdown]
 # Every arm at every step size: validation accuracy in percent, its standard deviation over replications, and how many

@@ -69,6 +69,7 @@ from transformers.utils import logging
 from palimpsest import decoding, figures, kernels, runs
 from palimpsest.chapters.sage import (
     claims,
+    competitors,
     drawing,
     experiment,
     probes,
@@ -335,6 +336,12 @@ probed = pd.DataFrame(
 )
 replayed = (results.decodes.how == "replayed").sum()
 print(f"{replayed} replays, {len(results.decodes) - replayed} decodes")
+
+# %% [markdown]
+# **Who competes.** The first seven shape the tree; the last two draft without a model, and their trees are SAGE's:
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+competitors.who(results)
 
 # %% [markdown]
 # Is a replay the decode? Requests of every seed, decoded by five policies and with every drafter: the text, and of
