@@ -63,6 +63,7 @@ from IPython.display import Markdown
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from palimpsest import figures, kernels
+from palimpsest.chapters.kernels import drawing
 from palimpsest.chapters.kernels import figures as draw
 from palimpsest.chapters.shared import page
 from palimpsest.kernels.softmax_entropy import chunked, reference
@@ -79,6 +80,9 @@ lengths = page.begin(
 )
 device = "cuda" if torch.cuda.is_available() else "cpu"
 generator = torch.Generator().manual_seed(seed)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "How often the entropy of a softmax walks through a matrix of logits: four operations in torch, one after the other, each reading its inputs from memory and writing its result back; below them one kernel, which reads every logit once.", "name": "fig-kernels-idea"}, "image": {"alt": "In torch eight walks through memory, one by a kernel."}}
+figure = drawing.idea()
 
 # %% [markdown]
 # ## Notation

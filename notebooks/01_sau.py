@@ -43,7 +43,7 @@ page.opening("sau")
 # Models are pruned to be shipped, and asked to forget when someone demands it: a person, a court. The two operations meet.
 # *Prune first, forget later* (P→U) must forget with fewer weights and must not fill the zeros again. *Forget first, prune later*
 # (U→P) may find that pruning undoes what was unlearned. For image classifiers the opposite of the paper's claim was published:
-# sparse models were said to unlearn *better* (Jia et al. 2023). Nobody who ships a model should have to guess.
+# sparse models were said to unlearn *better* {cite:p}`jia2023sparsity`. Nobody who ships a model should have to guess.
 
 # %% tags=["parameters", "hide-input"]
 profile = "ci"
@@ -60,7 +60,14 @@ import pandas as pd
 import torch
 
 from palimpsest import figures, kernels, runs
-from palimpsest.chapters.sau import claims, experiment, probes, tables
+from palimpsest.chapters.sau import (
+    claims,
+    competitors,
+    drawing,
+    experiment,
+    probes,
+    tables,
+)
 from palimpsest.chapters.sau import figures as draw
 from palimpsest.chapters.sau.cohort import gather
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PROFILES, STUDY
@@ -70,6 +77,9 @@ from palimpsest.data.questions import read_jsonl
 from palimpsest.unlearning.language import redistribution
 
 setting = page.begin(profile, PROFILES)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "One step on a matrix of three rows and five columns, of which pruning keeps three weights per row. Masking loses the progress that pruned weights (hatched) would have made; redistribution makes the survivors move farther, the important ones most, until each row has its progress back. Percentages: first-order progress of a row, of the dense step.", "name": "fig-sau-idea"}, "image": {"alt": "Masking zeroes the step of pruned weights and each row loses part of its progress; redistribution lengthens the steps of the survivors and each row has all of it again."}}
+figure = drawing.idea()
 
 # %% [markdown]
 # ## Notation
@@ -93,7 +103,7 @@ setting = page.begin(profile, PROFILES)
 # %% [markdown]
 # ## The method, one equation at a time
 #
-# **Prune.** A mask keeps the weights with the largest score; Wanda (Sun et al. 2024) scores a weight by its size times the norm
+# **Prune.** A mask keeps the weights with the largest score; Wanda {cite:p}`sun2024wanda` scores a weight by its size times the norm
 # of its input over calibration tokens, and compares within a row:
 #
 # $$S_{ij} = \lvert W_{ij} \rvert \cdot \lVert X_j \rVert_2 .$$
@@ -105,7 +115,7 @@ def wanda_scores(weight, inputs):
 
 
 # %% [markdown]
-# **Forget.** NPO (Zhang et al. 2024) lowers the log-likelihood $\ell$ of a forget answer below that of the model as it was given,
+# **Forget.** NPO {cite:p}`zhang2024npo` lowers the log-likelihood $\ell$ of a forget answer below that of the model as it was given,
 # $\ell_\text{ref}$, the less the lower it already is; a retain loss with a weight $\alpha$ holds the rest:
 #
 # $$L = -\frac{2}{\beta}\, \mathbb{E} \ln \sigma\bigl(\beta\, (\ell_\text{ref} - \ell)\bigr) + \alpha L_r .$$
@@ -239,16 +249,11 @@ for backend in (None, "triton"):
 #
 # Each seed draws six authors to forget and six that no model ever sees, trains a target and an oracle, and prunes both alike: 50
 # and 70 % of each matrix by Wanda. Then the target unlearns:
-#
-# | arm | order | what moves |
-# |---|---|---|
-# | A | U→P | all weights of the dense model, which is pruned and recovered afterwards |
-# | B | P→U | all weights of the pruned model, which is pruned again afterwards |
-# | C | P→U | survivors |
-# | D, SAU | P→U | survivors, redistributed by Wanda's score (also: by saliency, by Fisher ratio, by $g \odot g$) |
-# | E | none | a random share of a dense model: as few weights as C, but no pruning |
-# | F | P→U | survivors, with every step as long as D's: is it the direction, or the length? |
-#
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+competitors.who(setting)
+
+# %% [markdown]
 # Embeddings and norms move in every arm, and are pruned in none; two arms in which they stay are among the asides. Wanda and
 # U→P see the same text, which both target and oracle have learnt.
 #
@@ -488,7 +493,7 @@ figures.table(
 # ### On a real model, recorded
 #
 # The small Llama above was made to fit minutes. The same experiment is written for SmolLM2-135M-Instruct (Ben Allal et al. 2025) on
-# TOFU (Maini et al. 2024), two hundred fictitious authors, all layers: profile `study`, for one GPU. Numbers of it are shown only
+# TOFU {cite:p}`maini2024tofu`, two hundred fictitious authors, all layers: profile `study`, for one GPU. Numbers of it are shown only
 # as recorded. Where it says *not run*, nothing is claimed.
 
 # %% tags=["hide-input"]
@@ -643,7 +648,7 @@ figures.table(table.assign(independent=share / (2 - share)).round(2))
 # The table mixes that drift with the effect of the forget set, and so bounds from below how alike the masks of a model and of
 # one retrained without those authors would be.
 #
-# **Harder or easier?** SAU says that sparse models unlearn worse; Jia et al. 2023 said of vision that they unlearn better. Here
+# **Harder or easier?** SAU says that sparse models unlearn worse; {cite:t}`jia2023sparsity` said of vision that they unlearn better. Here
 # neither holds at 50 %: the masked arm is level with the dense model. At 70 % it is a few points behind, and a dense model of
 # which 70 % may not move is not: so what is missing is what pruning took from the function, not freedom to move. The opposite can
 # be had as well: without recovery, models that pruning has damaged gain retention while they unlearn, and look better the sparser

@@ -58,6 +58,8 @@ import torch
 from palimpsest import figures, kernels
 from palimpsest.chapters.shared.judging import level, show
 from palimpsest.chapters.unlearning_quantised import (
+    competitors,
+    drawings,
     experiment,
     oeu_claims,
     probes,
@@ -72,6 +74,9 @@ from palimpsest.metrics.distances import klom
 from palimpsest.metrics.statistics import estimate
 
 setting = page.begin(profile, PROFILES)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The projection. The forget gradient g_f has a part along the retain gradient g_r (dashed); OEU takes that part away. What is left, g_f⊥, stands at a right angle to g_r, so that a small step along it leaves the retain loss of this batch as it is. Both tips can be dragged, or moved by arrow keys.", "name": "fig-oeu-idea"}, "image": {"alt": "Without its part along the retain gradient the forget gradient stands at a right angle to it."}}
+drawings.projection()
 
 # %% [markdown]
 # ## Notation
@@ -229,6 +234,12 @@ print(
 
 # %% tags=["hide-input"]
 figures.table(experiment.gate(results.rows).round(1)) if profile != "smoke" else None
+
+# %% [markdown]
+# **Who competes.** *steps* counts the optimiser steps that each took to forget.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+competitors.who(results)
 
 # %% [markdown]
 # **The noise floor.** Left, one method minus itself under another name, each name tuned by itself: the intervals should hold

@@ -55,6 +55,8 @@ import torch
 from palimpsest import figures, kernels, nets
 from palimpsest.chapters.shared.judging import level, show
 from palimpsest.chapters.unlearning_quantised import (
+    competitors,
+    drawings,
     experiment,
     probes,
     qmul_claims,
@@ -69,6 +71,9 @@ from palimpsest.metrics.statistics import estimate
 from palimpsest.nets.quantised import code_range, codes, quantise
 
 setting = page.begin(profile, PROFILES)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Rounding to few bits, in standard deviations σ of the weights, at the step with which LSQ begins. The fewer the bits, the wider the steps and the more of the range is cut off; the error is the root mean square over normal weights. A weight that moves inside one step changes nothing; one that crosses an edge jumps. The slider shows one staircase at a time.", "name": "fig-qmul-idea"}, "image": {"alt": "With two bits four steps cover the weights and large ones are cut off; with eight bits the staircase is almost the diagonal."}}
+drawings.staircase()
 
 # %% [markdown]
 # ## Notation
@@ -89,7 +94,7 @@ setting = page.begin(profile, PROFILES)
 # %% [markdown]
 # ## The method, one equation at a time
 #
-# **Quantise.** A weight or activation $v$ becomes an integer code times a learned step (LSQ, Esser et al. 2020):
+# **Quantise.** A weight or activation $v$ becomes an integer code times a learned step (LSQ, {cite:t}`esser2020lsq`):
 #
 # $$\hat v = s \cdot \operatorname{round}\bigl(\operatorname{clip}(v / s,\, Q_N,\, Q_P)\bigr) .$$
 
@@ -227,6 +232,12 @@ print(
 
 # %% tags=["hide-input"]
 figures.table(experiment.gate(results.rows).round(1)) if profile != "smoke" else None
+
+# %% [markdown]
+# **Who competes.** *steps* counts the optimiser steps that each took to forget.
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+competitors.who(results)
 
 # %% [markdown]
 # ### The benchmark

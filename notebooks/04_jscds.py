@@ -55,7 +55,14 @@ import torch
 from IPython.display import display
 
 from palimpsest import figures, kernels, runs, selection
-from palimpsest.chapters.jscds import claims, cost, experiment, geometry
+from palimpsest.chapters.jscds import (
+    claims,
+    competitors,
+    cost,
+    drawing,
+    experiment,
+    geometry,
+)
 from palimpsest.chapters.jscds import figures as draw
 from palimpsest.chapters.jscds.cohort import CLEAN, CONDITIONS, NOISY, PROFILES, dataset
 from palimpsest.chapters.shared.judging import show
@@ -63,6 +70,9 @@ from palimpsest.metrics.statistics import estimate, paired
 from palimpsest.runs import paths
 
 setting = page.begin(profile, PROFILES)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The divergence of a sample p from its class centre q, by way of their mean m: what each coordinate adds to J stands above it. Where p and q are alike, m is all but both of them and nothing is added.", "name": "fig-jscds-idea"}, "image": {"alt": "A sample like its class centre has a divergence near zero; one that puts its probability elsewhere has a large one, almost all of it from the two coordinates that differ most."}}
+figure = drawing.idea()
 
 # %% [markdown]
 # ## Notation
@@ -263,6 +273,12 @@ print(
     f"{len(trained)} networks: {trained.seed.nunique()} seeds, {trained.condition.nunique()} conditions, "
     f"{trained.lr.nunique()} step sizes; {int(trained.diverged.sum())} diverged"
 )
+
+# %% [markdown]
+# **Who competes.** Each keeps the same number of samples of each class:
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+competitors.who(results)
 
 # %% [markdown]
 # Every arm at every step size: validation accuracy in percent, its standard deviation over replications, and how many

@@ -67,7 +67,15 @@ from scipy.stats import chisquare
 from transformers.utils import logging
 
 from palimpsest import decoding, figures, kernels, runs
-from palimpsest.chapters.sage import claims, experiment, probes, stepper, tables
+from palimpsest.chapters.sage import (
+    claims,
+    competitors,
+    drawing,
+    experiment,
+    probes,
+    stepper,
+    tables,
+)
 from palimpsest.chapters.sage import figures as draw
 from palimpsest.chapters.sage.profiles import PROFILES
 from palimpsest.chapters.sage.results import Costs
@@ -78,6 +86,9 @@ from palimpsest.runs import paths
 
 logging.set_verbosity_error()  # its assisted generation warns of how it calls itself
 setting = page.begin(profile, PROFILES)
+
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Two drafts, and the trees that follow them by SAGE's rule with the paper's constants. After a sure draft the tree is deep and narrow; after an unsure one it is shallow and wide. Larger nodes are likelier.", "name": "fig-sage-idea"}, "image": {"alt": "The tree after a sure draft is a chain with two short branches; the tree after an unsure draft spreads over many first tokens and ends at once."}}
+figure = drawing.idea()
 
 # %% [markdown]
 # ## Notation
@@ -325,6 +336,12 @@ probed = pd.DataFrame(
 )
 replayed = (results.decodes.how == "replayed").sum()
 print(f"{replayed} replays, {len(results.decodes) - replayed} decodes")
+
+# %% [markdown]
+# **Who competes.** The first seven shape the tree; the last two draft without a model, and their trees are SAGE's:
+
+# %% tags=["hide-input"] mystnb={"markdown_format": "myst"}
+competitors.who(results)
 
 # %% [markdown]
 # Is a replay the decode? Requests of every seed, decoded by five policies and with every drafter: the text, and of

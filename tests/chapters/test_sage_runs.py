@@ -26,6 +26,7 @@ def test_a_decode_is_plain_decoding_s_and_the_stepper_tells_all_of_it():
     page = stepper.show(decoded, decoding.policies["sage"]()).data
     assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
     assert page.count("</script>") == 1
+    assert ".disabled" not in page, "a disabled button loses the focus of who steps with the keyboard"
 
 
 @pytest.mark.parametrize("policy", ["chain", "eagle2"])
@@ -35,13 +36,15 @@ def test_the_random_family_decodes_exactly_and_accepts_something(policy):
     assert any(one["target forwards"] < one["plain forwards"] for one in rows)
 
 
-def test_the_stepper_s_last_round_ends_at_the_stop_token():
+def test_the_stepper_s_last_round_ends_the_text_and_prints_no_stop_token():
     decoded = stepper.decode(1000, decoding.policies["chain"](8))
     said = decoded["rounds"][0]["root"] + "".join(one["new"] + one["bonus"] for one in decoded["rounds"])
     tokenizer = SHIPPED.processor.tokenizer
-    assert said.endswith(tokenizer.eos_token)
-    assert said.count(tokenizer.eos_token) == 1
-    assert len(tokenizer.encode(said)) == decoded["tokens"]
+    assert tokenizer.eos_token not in said
+    assert len(tokenizer.encode(said)) + 1 == decoded["tokens"]
+    drafted = [node["t"] for one in decoded["rounds"] for node in one["nodes"]]
+    assert "(end)" in drafted
+    assert tokenizer.eos_token not in drafted
 
 
 def two_pairs(monkeypatch):

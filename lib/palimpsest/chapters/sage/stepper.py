@@ -15,7 +15,7 @@ TEMPLATE = Path(__file__).with_name("stepper.html")
 
 def decode(picture: int, policy: decoding.Policy, most: int = 160) -> dict:
     """The shipped pair describing test picture number `picture`: its text, and each round's tree, accepted path and
-    numbers."""
+    numbers. The stop token is no text: it is "" there, and "(end)" where it stands in a tree."""
     image = fashion_mnist.load().test.images[picture : picture + 1]
     processor, prompt = SHIPPED.processor, PROMPTS["detail"][0]
     target, drafter = (SHIPPED.decoder(name) for name in SHIPPED.pairs["vision"])
@@ -23,7 +23,7 @@ def decode(picture: int, policy: decoding.Policy, most: int = 160) -> dict:
     tokenizer = processor.tokenizer
 
     def text(token: int) -> str:
-        return tokenizer.decode([token])
+        return "" if token == tokenizer.eos_token_id else tokenizer.decode([token])
 
     rounds, place = [], 1  # tokens of the text before the round
     for one, accepted in zip(out.stats.trace, out.stats.accepted, strict=True):
@@ -36,7 +36,7 @@ def decode(picture: int, policy: decoding.Policy, most: int = 160) -> dict:
             {
                 "root": text(one.root),
                 "nodes": [
-                    {"t": t.strip() or "␣", "s": t, "p": p, "d": d, "q": round(q, 3)}
+                    {"t": (t.strip() or "␣") if t else "(end)", "s": t, "p": p, "d": d, "q": round(q, 3)}
                     for t, p, d, q in zip(said, one.tree.parents, one.tree.depths, one.probs, strict=True)
                 ],
                 "path": list(path),
