@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from own_models import files, folder
+from own_models import FORGET, RETAIN, files, folder
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from palimpsest.commands.main import app
+from palimpsest.nets import language
 from palimpsest.unlearning.language import drop_in
 from palimpsest.unlearning.language.given import read
 
@@ -47,17 +48,24 @@ def adapter(path, base):
 
 
 @pytest.mark.parametrize(
-    ("name", "ends"), [("qwen2", "'<|im_end|>'"), ("gemma", "'<end_of_turn>'"), ("opt", "'<eos>'")]
+    ("name", "ends", "dtype", "saving"),
+    [
+        ("gemma", "'<end_of_turn>'", torch.bfloat16, {"max_shard_size": "12KB"}),
+        ("opt", "'<eos>'", torch.float32, {}),
+    ],
 )
-def test_what_can_be_done_is_said_and_done(tmp_path, name, ends):
-    model, questions = folder(tmp_path / name, name), files(tmp_path)
+def test_what_can_be_done_is_said_and_done(tmp_path, name, ends, dtype, saving):
+    model, questions = folder(tmp_path / name, name, dtype, **saving), files(tmp_path)
+    assert (len(list(model.glob("*.safetensors"))) > 1) == bool(saving)
     facts, why = checked(model, *questions)
     assert list(why) == ALL
     assert set(why.values()) == {None}
     assert facts["answer ends with"] == ends
+    assert facts["dtype"] == str(dtype).removeprefix("torch.")
     assert facts["logits"] == "hidden states times the output embedding"
     assert facts["experts"] == "none"
     report = unlearned(model, tmp_path / "out", *questions)
+    assert report["dtype"] == facts["dtype"]
     assert report["pruned weights all zero"]
     # Half of the linear maps: what `check` says of their share, and what was pruned, are one number.
     share = float(facts["linear maps"].split("%")[0]) / 100
@@ -88,15 +96,6 @@ def test_an_adapter_is_merged_into_its_base(tmp_path):
     assert "holds an adapter without adapter_model.safetensors" in call("check", model).stderr
 
 
-def test_a_sharded_folder_in_half_precision(tmp_path):
-    model = folder(tmp_path / "half", "qwen2", torch.bfloat16, max_shard_size="12KB")
-    assert len(list(model.glob("*.safetensors"))) > 1
-    facts, why = checked(model, *files(tmp_path))
-    assert facts["dtype"] == "bfloat16"
-    assert set(why.values()) == {None}
-    assert unlearned(model, tmp_path / "out", *files(tmp_path))["dtype"] == "bfloat16"
-
-
 @pytest.mark.parametrize(
     ("name", "cannot", "because", "fact"),
     [
@@ -117,6 +116,13 @@ def test_what_cannot_be_done_is_said_by_the_words_of_the_command(tmp_path, name,
     said = call("unlearn", "--model", model, "--out", tmp_path / "out", *questions, "--yes")
     assert said.exit_code == 1
     assert refused["unlearn, pruned on the way"] in said.stderr
+
+
+def test_the_questions_are_encoded_once_for_all_methods(tmp_path, monkeypatch):
+    asked, encode = [], language.encode
+    monkeypatch.setattr(language, "encode", lambda *given: asked.append(given[1]) or encode(*given))
+    checked(folder(tmp_path / "opt", "opt"), *files(tmp_path))
+    assert asked == [[question for question, _ in rows] for rows in (FORGET, RETAIN)]
 
 
 def test_a_model_beyond_memory_is_not_read(tmp_path, monkeypatch):

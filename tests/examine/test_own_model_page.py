@@ -51,18 +51,21 @@ def given(folder):
     }
 
 
-@pytest.mark.parametrize("text", [PAGE, README], ids=["page", "README"])
-def test_the_python_runs_as_it_stands(text, given, capsys):
+def run_python(text, given):
     code = blocks(text, "python")
     assert len(code) >= 3
     for block in code:
         exec(block, given)
+
+
+def test_the_python_of_the_readme_runs_as_it_stands(given, capsys):
+    run_python(README, given)
     assert capsys.readouterr().out
 
 
-def test_what_comes_back_is_what_the_page_says(given):
-    for block in blocks(PAGE, "python"):
-        exec(block, given)
+def test_the_python_of_the_page_runs_as_it_stands_and_gives_what_it_says(given, capsys):
+    run_python(PAGE, given)
+    assert capsys.readouterr().out
     assert 0 <= given["report"].after.MIA <= 1
     assert len(given["small"]) == 12
     assert len(given["output"].tokens) <= 16
