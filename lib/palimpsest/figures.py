@@ -1,5 +1,8 @@
 """The one plotting style: seaborn's, colour-blind safe, and the same bytes on every run."""
 
+from collections.abc import Mapping, Sequence
+from html import escape
+
 import matplotlib
 import pandas as pd
 import seaborn
@@ -51,9 +54,26 @@ def style() -> None:
     set_matplotlib_formats("svg", metadata={"Date": None})
 
 
-def table(frame: pd.DataFrame) -> HTML:
-    """`frame` as a plain table without row numbers, a dash for what is missing."""
-    return HTML(frame.to_html(index=False, na_rep="–", border=0))
+def table(
+    frame: pd.DataFrame,
+    shown: Sequence[str] | None = None,
+    folded: Mapping[str, Sequence[str]] | None = None,
+    keys: int = 1,
+) -> HTML:
+    """`frame` as a plain table without row numbers, a dash for what is missing.
+
+    shown: its columns that answer the question of the table; None for all. folded: further columns, by the words that
+    unfold them; they stand beside the first `keys` columns of `frame`, which say what a row is.
+    """
+    parts = [_table(frame if shown is None else frame[[*shown]])]
+    for words, columns in (folded or {}).items():
+        inside = _table(frame[[*frame.columns[:keys], *columns]])
+        parts.append(f"<details><summary>{escape(words)}</summary>{inside}</details>")
+    return HTML("\n".join(parts))
+
+
+def _table(frame: pd.DataFrame) -> str:
+    return frame.to_html(index=False, na_rep="–", border=0)
 
 
 def forest(ax: Axes, estimates: dict[str, Estimate], *, colour=COLOURS[0], offset: float = 0.0, label=None) -> None:
