@@ -58,6 +58,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # bars are tex
 
 import pandas as pd
 import torch
+from IPython.display import display
 
 from palimpsest import figures, kernels, runs
 from palimpsest.chapters.sau import (
@@ -288,7 +289,12 @@ figures.table(
     bare.groupby(["pruner", "sparsity", "kind"], sort=False)[columns]
     .mean()
     .round(3)
-    .reset_index()
+    .reset_index(),
+    shown=["pruner", "sparsity", "kind", "forget", "retain"],
+    folded={
+        "In other words, and real facts": ["forget_2", "real_authors", "world_facts"]
+    },
+    keys=3,
 )
 
 # %% [markdown]
@@ -330,7 +336,16 @@ figures.table(pd.DataFrame(rows).round(3))
 # masking and SAU were computed again here, on two of the five seeds:
 
 # %% tags=["hide-input"]
-figures.table(results.repeated.round(4)) if results.repeated is not None else None
+if results.repeated is not None:
+    again = results.repeated.round(4)
+    display(
+        figures.table(
+            again,
+            shown=["loss", "kind", "lr", "seed", "shipped", "here"],
+            folded={"Where in the search": ["pruner", "sparsity", "alpha"]},
+            keys=2,
+        )
+    )
 
 # %% [markdown]
 # ### What the search saw
@@ -342,7 +357,12 @@ figure = draw.search(results) if profile != "smoke" else None
 # What was chosen for every arm, and what it reached on the seeds of the search; *trials* counts the places that were tried.
 
 # %% tags=["hide-input", "hide-output"]
-figures.table(tables.searched(results.search))
+figures.table(
+    tables.searched(results.search),
+    shown=["loss", "pruning", "update", "step size", "α", "gap closed, %"],
+    folded={"Places tried, and runs that diverged": ["trials", "diverged"]},
+    keys=3,
+)
 
 # %% [markdown]
 # Two things follow. A step of √2 beside the best value moves the mean by a few points, which is as much as most differences between
@@ -382,7 +402,18 @@ taken = pd.DataFrame(
 figure = draw.steps(taken)
 
 # %% tags=["hide-input"]
-figures.table(tables.forms(taken))
+figures.table(
+    tables.forms(taken),
+    shown=["sparsity", "step", "length", "cosine", "progress"],
+    folded={
+        "What a step brings, and what it costs": [
+            "forget loss rises by",
+            "other loss rises by",
+            "retain per forget",
+        ]
+    },
+    keys=2,
+)
 
 # %% [markdown]
 # Redistribution does what it was built for: the first-order progress is that of the unmasked step. But it does not turn the step
@@ -430,11 +461,22 @@ measured = [
     "4-bit",
 ]
 figures.table(
-    headline.groupby("arm", sort=False)[measured].mean().round(2).reset_index()
+    headline.groupby("arm", sort=False)[measured].mean().round(2).reset_index(),
+    shown=["arm", "forget", "forget_2", "kept", "gap closed"],
+    folded={
+        "Its own answers, membership, and four bits": [
+            "rouge",
+            "extraction",
+            "utility",
+            "PrivLeak",
+            "4-bit",
+        ],
+        "Forget quality": ["D", "log10 p"],
+    },
 )
 
 # %% [markdown]
-# At 50 % by Wanda, means over seeds; from `rouge` on over the few seeds that are examined. `rouge` is ROUGE-L recall of the
+# At 50 % by Wanda, means over seeds; what is folded, over the few seeds that are examined. `rouge` is ROUGE-L recall of the
 # model's own answers to forget questions, `extraction` the share of an answer that it completes by itself, `utility` TOFU's
 # harmonic mean of nine scores, `D` and `log10 p` the statistic and p value of forget quality (Kolmogorov–Smirnov test of truth
 # ratios against the oracle's), `PrivLeak` is 0 for a model that looks retrained, `4-bit` the forget probability after a round
@@ -508,13 +550,38 @@ figures.table(tables.references(record["rows"], recovered)) if record else None
 
 # %% tags=["hide-input"]
 arms = tables.arms(record["rows"], recovered) if record else None
-figures.table(tables.reached(arms)) if record else None
+if record:
+    reached = tables.reached(arms)
+    display(
+        figures.table(
+            reached,
+            shown=reached.columns.drop("in other words"),
+            folded={"Forget answers in other words": ["in other words"]},
+            keys=3,
+        )
+    )
 
 # %% tags=["hide-input"]
-figures.table(tables.costs(arms)) if record else None
+if record:
+    costs = tables.costs(arms)
+    display(
+        figures.table(
+            costs,
+            shown=costs.columns[:6],
+            folded={"Where it was taken, and by what factor": costs.columns[6:]},
+            keys=3,
+        )
+    )
 
 # %% tags=["hide-input"]
-figures.table(tables.scores(record["rows"])) if record else None
+if record:
+    display(
+        figures.table(
+            tables.scores(record["rows"]),
+            shown=["model", "utility", "rouge", "PrivLeak", "4-bit"],
+            folded={"Forget quality": ["D", "log10 p"]},
+        )
+    )
 
 # %% [markdown]
 # ### On a model of your own

@@ -256,13 +256,25 @@ figure = draw.plane(results)
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Average gap to Retrain with 95 % intervals, W4A4, 10 % forgotten at random. 'original' is doing nothing. Look at which intervals overlap: most neighbours in this list cannot be told apart.", "name": "fig-oeu-gaps"}, "image": {"alt": "Forest plot of the average gap of every method."}}
 figure = draw.gaps(results)
 # %% [markdown]
-# The whole table, means over seeds, nearest to Retrain first. *steps* and *backward* are what the method was given: optimiser
+# The whole table, means over seeds, nearest to Retrain first; most of it is folded. *steps* and *backward* are what the method was given: optimiser
 # steps, and samples passed backward; RTE is all work, relabelling and norm passes counted, as a share of retraining. *sure* is
 # the share of the forget set whose entropy is below a hundredth of a nat. *loss AUC* and *Mentr AUC* tell forget from test
 # samples by loss and by modified entropy: Retrain's value is the target. *CKA* is the similarity of features to Retrain's.
 
 # %% tags=["hide-input"]
-figures.table(tables.method_table(results))
+figures.table(
+    tables.method_table(results),
+    shown=["method", "FA", "RA", "TA", "MIA", "avg gap"],
+    folded={
+        "Interval of the gap, values taken, runs that diverged": [
+            "±",
+            "values",
+            "diverged",
+        ],
+        "Work": ["steps", "backward", "RTE", "codes changed"],
+        "Other measures": ["H, nats", "sure", "loss AUC", "Mentr AUC", "CKA"],
+    },
+)
 
 # %% [markdown]
 # What tuning saw: the average gap on validation images at every value, mean and standard deviation over the replications, and
@@ -288,12 +300,17 @@ print(
 # %% [markdown]
 # **Is it worth more than fine-tuning?** Plain fine-tuning on the retain set is what a method has to beat. Each row is a
 # method's average gap minus that of fine-tuning, paired within seeds; "nearer" and "farther" have survived Holm's correction
-# over the rows. The next four columns split the difference of the means into its four measures, in points; they add up to
+# over the rows. Four folded columns split the difference of the means into its four measures, in points; they add up to
 # it. The last column says why a method is not nearer: it gains less than the seeds vary, or it loses, and by what most.
 
 # %% tags=["hide-input"]
 others = [m for m in METHODS if m in results.rows.method.unique() and m != "fine-tune"]
-figures.table(tables.beside_fine_tuning(results, others))
+split = [f"by {name}" for name in tables.MEASURES]
+figures.table(
+    tables.beside_fine_tuning(results, others),
+    shown=["method", "gap minus fine-tune's", "to Retrain", "why not nearer"],
+    folded={"What the difference is made of, in points": split},
+)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap of each method minus gap of OEU, paired within seeds, 95 % intervals, W4A4, 10 %. Right of zero OEU is nearer to Retrain.", "name": "fig-oeu-rivals"}, "image": {"alt": "Forest plot of paired differences of the average gap between OEU and published methods."}}
 figure = draw.advantages(results, "OEU")

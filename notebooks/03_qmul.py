@@ -267,7 +267,12 @@ figures.table(tried[tried.method.isin(family)])
 # average gaps, what it is made of, and why a method is not nearer.
 
 # %% tags=["hide-input"]
-figures.table(tables.beside_fine_tuning(results, family))
+split = [f"by {name}" for name in tables.MEASURES]
+figures.table(
+    tables.beside_fine_tuning(results, family),
+    shown=["method", "gap minus fine-tune's", "to Retrain", "why not nearer"],
+    folded={"What the difference is made of, in points": split},
+)
 
 # %% [markdown]
 # ### Noise, and what bits do to it
@@ -294,7 +299,12 @@ shown = measured.assign(ratio=measured.G_f / measured.G_r)
 shown = shown.groupby(["precision", "loss"], sort=False)[
     ["label_noise", "noise", "cosine", "G_f", "G_r", "ratio"]
 ].mean()
-figures.table(shown.round(2).reset_index())
+figures.table(
+    shown.round(2).reset_index(),
+    shown=["precision", "loss", "label_noise", "noise", "ratio"],
+    folded={"The two gradients": ["cosine", "G_f", "G_r"]},
+    keys=2,
+)
 
 # %% [markdown]
 # The ratio $G_f / G_r$ needs care. A network that has memorised its retain set has almost no gradient left there, so the ratio

@@ -201,7 +201,12 @@ print("bounded by ln 2:", bool((close[0] >= 0).all() and (close[0] <= 0.693148).
 
 # %% tags=["hide-input"]
 bench = pd.read_csv(paths.DATA / "bench" / "jensen_shannon.cpu.csv")
-figures.table(draw.bench_table(bench))
+figures.table(
+    draw.bench_table(bench),
+    shown=["shape", "direction", "palimpsest", "torch.compile", "scipy", "faiss"],
+    folded={"Peak memory": ["peak MB"]},
+    keys=2,
+)
 
 # %% [markdown]
 # ## A weighted squared distance in disguise

@@ -438,7 +438,16 @@ figure = draw.curves(results, "depth")
 # (SAGE's first round has its start tree of 25 nodes and 5 levels, whatever is allowed.)
 
 # %% tags=["hide-input"]
-figures.table(tables.budgets(results))
+figures.table(
+    tables.budgets(results),
+    shown=["policy", "accepted per round", "nodes", "levels", "cost per token"],
+    folded={
+        "The drafter's forwards, and how many pictures": [
+            "drafter's forwards",
+            "pictures",
+        ]
+    },
+)
 
 # %% [markdown]
 # `cost per token` counts the forwards of both models at their recorded cost by number of rows, in forwards of the
@@ -478,7 +487,18 @@ figure = draw.switches(results)
 # draft without a model; their trees are SAGE's. All of these are decoded.
 
 # %% tags=["hide-input"]
-figures.table(tables.decoded(results))
+figures.table(
+    tables.decoded(results),
+    shown=["setting", "policy", "accepted per round", "nodes", "cost per token"],
+    folded={
+        "Levels, the drafter's forwards, and how many pictures": [
+            "levels",
+            "drafter's forwards",
+            "pictures",
+        ]
+    },
+    keys=2,
+)
 
 # %% [markdown]
 # The order stays as it was: the trees that are grown from each node's own distribution and the static tree with SAGE's
@@ -542,12 +562,15 @@ figures.table(tables.speeds_of_both(results, bench))
 record = records.shown("sage", "study")
 if record:
     measured = record["tuned"][-1]
-    for table in (
-        tables.pair(measured),
-        tables.arms(record["rows"]),
-        tables.forwards(measured),
-    ):
-        display(figures.table(table))
+    arms = tables.arms(record["rows"])
+    first = ["policy", "accepted per round", "nodes", "cost a token", "speed"]
+    display(figures.table(tables.pair(measured)))
+    display(
+        figures.table(
+            arms, first, {"Levels, equal texts, rate": arms.columns.drop(first)}
+        )
+    )
+    display(figures.table(tables.forwards(measured)))
 
 # %% [markdown]
 # ## The claims

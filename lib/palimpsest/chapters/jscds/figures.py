@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from palimpsest.chapters.jscds.claims import against_full, against_methods, floors
 from palimpsest.chapters.jscds.cohort import CLEAN, NOISY
 from palimpsest.chapters.jscds.experiment import Results
-from palimpsest.figures import COLOURS, forest
+from palimpsest.figures import COLOURS, forest, method_colour
 from palimpsest.metrics.statistics import Estimate, estimate
 
 
@@ -53,7 +53,9 @@ def fractions(results: Results) -> Figure:
             means = [e.mean for e in arms.values()]
             errors = [[e.mean - e.low for e in arms.values()], [e.high - e.mean for e in arms.values()]]
             shifted = [100 * f + 0.8 * (i - 0.5) for f in arms]
-            axis.errorbar(shifted, means, yerr=errors, marker="os"[i], capsize=3, color=COLOURS[i], label=method)
+            axis.errorbar(
+                shifted, means, yerr=errors, marker="os"[i], capsize=3, color=method_colour(method), label=method
+            )
         full = estimate(results.accuracies("full", 1.0, condition))
         axis.axhspan(full.low, full.high, color="0.6", alpha=0.35, label="full set")
         axis.set(xlabel="kept, % of the training data", title=condition, xticks=[30, 50, 70])
@@ -114,7 +116,7 @@ def wrong_kept(results: Results) -> Figure:
     shares = {m: estimate(100 * g.wrong_kept) for m, g in table.groupby("method")}
     shares = dict(sorted(shares.items(), key=lambda item: item[1].mean))
     figure, axis = plt.subplots(figsize=(7.2, 4.4))
-    forest(axis, shares)
+    forest(axis, shares, colour=method_colour)
     axis.axvline(100 * NOISY.rate, color=COLOURS[3], linestyle="--")
     axis.set(xlabel="wrong labels among the kept, %", title="Left of the dashed line, selection cleans the labels")
     axis.set_xlim(left=0)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from palimpsest import decoding
 from palimpsest.decoding.distributions import Distribution, ranked
-from palimpsest.figures import COLOURS
+from palimpsest.figures import method_colour
 
 FALLS = {"sure": 0.1, "unsure": 0.75}
 """By what factor the probability falls from one candidate to the next."""
@@ -48,7 +48,7 @@ def _tree(axis: Axes, tree: decoding.Tree, probs) -> None:
     for node, (parent, level, rank) in enumerate(zip(tree.parents, tree.depths, tree.ranks, strict=True)):
         start = (level - 1, rows[parent])
         axis.plot([start[0], level], [start[1], rows[node]], color="0.7", linewidth=0.8, zorder=1)
-        axis.scatter(level, rows[node], s=12 + 130 * probs[rank], color=COLOURS[3], zorder=2)
+        axis.scatter(level, rows[node], s=12 + 130 * probs[rank], color=method_colour("sage"), zorder=2)
     axis.scatter(0, 0, s=70, color="black", zorder=2)
     axis.annotate("last token", (0, 0), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8)
     axis.set_ylim(max(leaves, 8) - 0.5, -1.5)

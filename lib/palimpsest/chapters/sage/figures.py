@@ -11,7 +11,7 @@ from palimpsest.chapters.sage.arms import PRUNING, READINGS, SWITCHES
 from palimpsest.chapters.sage.claims import NAMES, ahead, left_by, speed, taus
 from palimpsest.chapters.sage.requests import CANDIDATES
 from palimpsest.chapters.sage.results import Results, size
-from palimpsest.figures import COLOURS
+from palimpsest.figures import COLOURS, legend_above, method_colour
 from palimpsest.metrics.statistics import estimate
 
 STAGES = {"verify": COLOURS[0], "draft": COLOURS[1], "tree": COLOURS[3], "rest": COLOURS[7]}
@@ -92,12 +92,9 @@ def memory(results: Results) -> Figure:
     return figure
 
 
-POLICY = {
-    "static": (COLOURS[0], "static tree, fitted"),
-    "chain": (COLOURS[7], "chain"),
-    "sage": (COLOURS[3], "SAGE as stated"),
-    "sage, tuned": (COLOURS[1], "SAGE, tuned"),
-}
+POLICY = {"static": "static tree, fitted", "chain": "chain", "sage": "SAGE as stated", "sage, tuned": "SAGE, tuned"}
+ADAPTIVE = {"specvlm": ("D", "SpecVLM"), "eagle2": ("^", "EAGLE-2-style"), "opt_tree": ("^", "OPT-Tree-style")}
+"""The marks of policies that are drawn as single points, and what they are called."""
 
 
 def curves(results: Results, axis_of: str) -> Figure:
@@ -107,31 +104,27 @@ def curves(results: Results, axis_of: str) -> Figure:
     figure, panels = plt.subplots(1, len(pairs), figsize=(2.3 * len(pairs), 3.3), sharey=False)
     for panel, (pair, (_, name)) in zip(np.atleast_1d(panels), pairs.items(), strict=True):
         part = results.curves[(results.curves.pair == pair) & (results.curves.axis == axis_of)]
-        for policy, (colour, label) in POLICY.items():
+        for policy, label in POLICY.items():
             own = [(value, rows) for value, rows in part[part.policy == policy].groupby("value")]
             if own:
                 x = [rows.nodes.mean() if axis_of == "nodes" else value for value, rows in own]
                 found = [estimate(rows.tau) for _, rows in own]
-                _line(panel, x, found, fmt="o-", markersize=3, linewidth=1, color=colour, label=label)
+                _line(panel, x, found, fmt="o-", markersize=3, linewidth=1, color=method_colour(policy), label=label)
         if axis_of == "nodes":
-            points = {measures.named("specvlm", pair): "D"}
+            points = [measures.named("specvlm", pair)]
             if pair == "vision":
-                points |= dict.fromkeys(("eagle2", "eagle2, small", "opt_tree", "opt_tree, small"), "^")
-            for arm, marker in points.items():
-                colour = {"specvlm": "black", "eagle2": COLOURS[4], "opt_tree": COLOURS[2]}[results.arms[arm].policy]
+                points += ["eagle2", "eagle2, small", "opt_tree", "opt_tree, small"]
+            for arm in points:
+                policy = results.arms[arm].policy
                 x, e = results.by_seed(arm, size).mean(), estimate(taus(results, arm))
-                _line(panel, [x], [e], fmt=marker, markersize=5, color=colour)
+                _line(panel, [x], [e], fmt=ADAPTIVE[policy][0], markersize=5, color=method_colour(policy))
         panel.set(title=f"{name} guessed", xlabel="nodes per round" if axis_of == "nodes" else "levels allowed")
     first = np.atleast_1d(panels)[0]
     first.set(ylabel="accepted drafts per round τ")
     handles, labels = first.get_legend_handles_labels()
     if axis_of == "nodes":
-        for label, marker, colour in (
-            ("SpecVLM", "D", "black"),
-            ("EAGLE-2-style", "^", COLOURS[4]),
-            ("OPT-Tree-style", "^", COLOURS[2]),
-        ):
-            handles += first.plot([], [], marker, color=colour)
+        for policy, (marker, label) in ADAPTIVE.items():
+            handles += first.plot([], [], marker, color=method_colour(policy))
             labels.append(label)
     figure.legend(handles, labels, fontsize="small", loc="lower center", ncols=len(labels), frameon=False)
     figure.tight_layout(rect=(0, 0.1, 1, 1))
@@ -181,18 +174,18 @@ def switches(results: Results) -> Figure:
 def by_length(results: Results) -> Figure:
     """SAGE's gain in accepted length by generation length."""
     figure, axis = plt.subplots(figsize=(6.4, 3.6))
-    for rival, colour in (("specvlm", "black"), ("static", COLOURS[0]), ("chain", COLOURS[7])):
+    for rival in ("specvlm", "static", "chain"):
         gains = measures.length_gain(results, "sage", rival).dropna()
         found = [estimate(gains[n]) for n in gains]
         errors = [[e.mean - e.low for e in found], [e.high - e.mean for e in found]]
-        axis.errorbar(
-            list(gains), [e.mean for e in found], yerr=errors, fmt="o-", capsize=2, color=colour, label=NAMES[rival]
-        )
+        colour = method_colour(rival)
+        axis.errorbar(list(gains), [e.mean for e in found], yerr=errors, fmt="o-", capsize=2, color=colour)
+        at = {"textcoords": "offset points", "ha": "right", "va": "bottom", "fontsize": 9, "color": colour}
+        axis.annotate(f"over {NAMES[rival]}", (list(gains)[-1], found[-1].mean), xytext=(0, 7), **at)
     axis.axhline(0, color="0.35", linewidth=1)
     axis.set_xscale("log", base=2)
     axis.set_xticks(measures.LENGTHS, measures.LENGTHS)
     axis.set(xlabel="tokens generated", ylabel="SAGE's accepted length, gain in %")
-    axis.legend(fontsize="small", title="over", loc="center right")
     return figure
 
 
@@ -242,6 +235,6 @@ def times(bench: pd.DataFrame) -> Figure:
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel="decode time, plain = 1", xlim=(0, 1.35 * (whole.decode / unit).max()))
-    axis.legend(fontsize="small", loc="lower right")
+    legend_above(axis, len(STAGES))
     figure.tight_layout()
     return figure

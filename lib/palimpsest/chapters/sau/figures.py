@@ -12,20 +12,9 @@ from palimpsest.chapters.sau.experiment import Results
 from palimpsest.chapters.sau.measures import BAR
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, SPARSITIES
 from palimpsest.chapters.sau.search import alike, chosen
-from palimpsest.figures import COLOURS
+from palimpsest.figures import COLOURS, legend_above, method_colour
 from palimpsest.metrics.statistics import Estimate, estimate
 
-COLOUR = {
-    "A": COLOURS[0],
-    "B": COLOURS[1],
-    "C": COLOURS[4],
-    "D wanda": COLOURS[2],
-    "E": COLOURS[7],
-    "F": COLOURS[3],
-    "target": "0.5",
-    "oracle": "black",
-}
-"""An arm keeps its colour through the chapter."""
 LABELS = {**NAMES, "E": "dense, random share moves", "target": "target", "oracle": "oracle"}
 DODGE = 0.012
 """Sparsity by which arms are drawn apart, so that intervals do not cover each other."""
@@ -41,7 +30,7 @@ def _line(
         means,
         yerr=errors,
         fmt="o-",
-        color=COLOUR[kind],
+        color=method_colour(kind),
         capsize=2,
         linewidth=1.2,
         markersize=4,
@@ -52,7 +41,7 @@ def _line(
 def training(losses: list[float]) -> Figure:
     """Loss by epoch."""
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
-    axis.plot(range(1, len(losses) + 1), losses, "o-", color=COLOUR["target"], markersize=4, linewidth=1.2)
+    axis.plot(range(1, len(losses) + 1), losses, "o-", color=method_colour("target"), markersize=4, linewidth=1.2)
     axis.set(xlabel="epoch", ylabel="loss of an answer token, nats", yscale="log")
     figure.tight_layout()
     return figure
@@ -67,7 +56,7 @@ def by_sparsity(results: Results) -> Figure:
         _line(axis, [float(s) for s in met], estimates, kind, (i - 2.5) * DODGE)
     start = estimate(dense(results))
     _line(axis, [0.0], [start], "A", label="dense")
-    axis.axhline(start.mean, color=COLOUR["A"], linewidth=0.8, linestyle=":")
+    axis.axhline(start.mean, color=method_colour("A"), linewidth=0.8, linestyle=":")
     axis.axhline(100, color="black", linewidth=0.8)
     axis.text(0.0, 101, "oracle", fontsize=8, va="bottom")
     axis.set(
@@ -75,7 +64,7 @@ def by_sparsity(results: Results) -> Figure:
         ylabel=f"gap closed at {100 * BAR:.0f} % of retention, %",
         xticks=[0, 0.5, 0.7],
     )
-    axis.legend(fontsize=8, ncols=2, loc="lower left")
+    legend_above(axis)
     figure.tight_layout()
     return figure
 
@@ -90,7 +79,7 @@ def courses(results: Results, sparsity: str = "0.5") -> Figure:
                 [100 * row["kept"] for row in course],
                 [row["forget"] for row in course],
                 "o-",
-                color=COLOUR[kind],
+                color=method_colour(kind),
                 markersize=3,
                 linewidth=1,
             )
@@ -113,7 +102,7 @@ def search(results: Results) -> Figure:
         pruner, sparsity = recipe
         part = alike(results.search, loss=MAIN, kind=kind, pruner=pruner, sparsity=sparsity, alpha=alpha)
         by = part.pivot_table("gap closed", "lr", "seed") * 100
-        colour = COLOUR.get(kind, COLOURS[5])
+        colour = method_colour(kind)
         axis.plot(by.index, by.to_numpy(), "o", color=colour, markersize=3, alpha=0.5)
         axis.plot(by.index, by.mean(axis=1), "-", color=colour, linewidth=1.4)
         axis.axvline(lr, color="0.3", linewidth=0.8, linestyle="--")
@@ -130,7 +119,11 @@ def steps(rows: pd.DataFrame) -> Figure:
     """Rows of `probes.steps`: what masking and redistribution make of a step."""
     names = {"length": "length", "cosine": "cosine", "progress": "first-order progress"}
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 3.6), width_ratios=(3, 2))
-    forms = {"masked": COLOUR["C"], "redistributed": COLOUR["D wanda"], "masked, as long": COLOUR["F"]}
+    forms = {
+        "masked": method_colour("C"),
+        "redistributed": method_colour("D wanda"),
+        "masked, as long": method_colour("F"),
+    }
     shares = sorted(rows.sparsity.unique())
     for i, (form, colour) in enumerate(forms.items()):
         for j, sparsity in enumerate(shares):
@@ -147,9 +140,9 @@ def steps(rows: pd.DataFrame) -> Figure:
     left.axhline(1, color="0.35", linewidth=0.8)
     left.set_xticks(range(len(names)), names.values())
     left.set_ylabel("of the unmasked step's")
-    left.legend(fontsize=8, title=f"circle {shares[0]}, square {shares[-1]} pruned", title_fontsize=8)
+    legend_above(left, title=f"circle {shares[0]}, square {shares[-1]} pruned", title_fontsize=8)
     right.set(xlabel="rise of the forget loss, nats a token", ylabel="rise of the loss of what is kept")
-    right.legend(fontsize=8)
+    legend_above(right)
     figure.tight_layout()
     return figure
 
@@ -159,10 +152,10 @@ def truth_ratios(results: Results) -> Figure:
     figure, axis = plt.subplots(figsize=(6.8, 4.0))
     for kind in ("target", "oracle", "A", "B", "C", "D wanda"):
         values = np.concatenate([np.array(v) for v in results.column("truth_ratio", kind).dropna()])
-        seaborn.ecdfplot(x=np.log10(values), ax=axis, color=COLOUR[kind], label=LABELS[kind])
+        seaborn.ecdfplot(x=np.log10(values), ax=axis, color=method_colour(kind), label=LABELS[kind])
     axis.axvline(0, color="0.6", linewidth=0.8)
     axis.set(xlabel="log10 of the truth ratio (right of 0: wrong answers seem likelier)", ylabel="share of questions")
-    axis.legend(fontsize=8)
+    legend_above(axis)
     figure.tight_layout()
     return figure
 
@@ -177,12 +170,14 @@ def resurfacing(results: Results) -> Figure:
         columns += [results.column("forget", f"{kind} bare", *recipe) for recipe in recipes]
         _line(left, shares, [estimate(c) for c in columns], kind, label=name)
     left.set(xlabel="pruned share (Wanda), not recovered", ylabel="probability of forget answers", xticks=shares)
-    left.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=2)
+    legend_above(left, 2)
     rows = [(" ".join(recipe), resurfaced(results, *recipe)) for recipe in results.pruned]
     rows.append((f"{' '.join(JUDGED_AT)}, recovered", resurfaced(results, *JUDGED_AT, "A")))
     for i, (_, values) in enumerate(rows):
         e = estimate(values)
-        right.errorbar(e.mean, -i, xerr=[[e.mean - e.low], [e.high - e.mean]], fmt="o", color=COLOUR["A"], capsize=3)
+        right.errorbar(
+            e.mean, -i, xerr=[[e.mean - e.low], [e.high - e.mean]], fmt="o", color=method_colour("A"), capsize=3
+        )
     right.axvline(0, color="0.35", linewidth=1)
     right.set_yticks([-i for i in range(len(rows))], [name for name, _ in rows])
     right.set(xlabel="given back by pruning, beyond the oracle's, %")
@@ -201,7 +196,7 @@ def lost_gradient(rows: pd.DataFrame) -> Figure:
         axis.errorbar(by_layer.index, means, yerr=errors, fmt="o-", color=COLOURS[i], capsize=3, label=sparsity)
         axis.axhline(100 * part.expected.mean(), color=COLOURS[i], linewidth=0.8, linestyle=":")
     axis.set(xlabel="layer", ylabel="forget gradient on pruned weights, %", xticks=sorted(rows.layer.unique()))
-    axis.legend(title="pruned share", fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
+    legend_above(axis, title="pruned share")
     figure.tight_layout()
     return figure
 
@@ -213,6 +208,6 @@ def relearning(results: Results) -> Figure:
         curves = np.array([curve for curve in results.column("relearnt", kind).dropna()])
         _line(axis, list(range(curves.shape[1])), [estimate(c) for c in curves.T], kind)
     axis.set(xlabel="epochs on a tenth of the forget set", ylabel="probability of the other forget answers")
-    axis.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncol=3)
+    legend_above(axis)
     figure.tight_layout()
     return figure

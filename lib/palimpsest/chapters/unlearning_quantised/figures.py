@@ -12,16 +12,14 @@ from palimpsest.chapters.unlearning_quantised.experiment import Results
 from palimpsest.chapters.unlearning_quantised.judging import difference
 from palimpsest.chapters.unlearning_quantised.oeu_claims import excess
 from palimpsest.chapters.unlearning_quantised.qmul_claims import by_seed
-from palimpsest.figures import COLOURS, forest
+from palimpsest.figures import COLOURS, SIDES, forest, legend_above, method_colour
 from palimpsest.metrics.statistics import estimate
 
 PAIR = ("dot", "norm_f", "norm_r")
-OURS = {"Q-MUL": COLOURS[3], "OEU": COLOURS[2], "retrain": "black", "original": "0.5"}
-"""The two papers' methods and the references keep their colours through both chapters."""
-
-
-def colour(method: str):
-    return OURS.get(method, COLOURS[0])
+NOISY = {"random labels": "random label"}
+"""Where a probe names a loss otherwise than rows name its method."""
+HIGHLIGHTED = ("Q-MUL", "OEU", "retrain", "original")
+"""The two papers' methods and the references."""
 
 
 def plane(results: Results, at: tuple[str, str] = HEADLINE) -> Figure:
@@ -43,8 +41,8 @@ def plane(results: Results, at: tuple[str, str] = HEADLINE) -> Figure:
             yerr=[[ra.mean - ra.low], [ra.high - ra.mean]],
             fmt="*" if method == "retrain" else "o",
             markersize=13 if method == "retrain" else 5,
-            color=colour(method),
-            alpha=0.9 if method in OURS else 0.55,
+            color=method_colour(method),
+            alpha=0.9 if method in HIGHLIGHTED else 0.55,
             elinewidth=0.6,
             label=f"{number}  {method}",
         )
@@ -62,7 +60,7 @@ def plane(results: Results, at: tuple[str, str] = HEADLINE) -> Figure:
             fontsize=7,
             ha="center",
             va="center",
-            color=colour(methods[number]) if methods[number] in OURS else "0.25",
+            color=method_colour(methods[number]) if methods[number] in HIGHLIGHTED else "0.25",
             arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 4, "shrinkB": 2},
         )
     return figure
@@ -93,10 +91,12 @@ def gaps(results: Results, conditions: list[tuple[str, str]] = (HEADLINE,)) -> F
     for i, at in enumerate(conditions):
         run = results.rows.query("precision == @at[0] and forget_set == @at[1]").method.unique()
         estimates = {m: estimate(results.column("gap", m, *at).dropna()) for m in order if m in run}
-        forest(axis, estimates, colour=COLOURS[i], offset=-0.25 * i, label=", ".join(at))
+        shade = COLOURS[i] if len(conditions) > 1 else method_colour
+        forest(axis, estimates, colour=shade, offset=-0.25 * i, label=", ".join(at))
     axis.set(xlabel="average gap to Retrain over FA, RA, TA and MIA, points", title="Left is nearer to Retrain")
     axis.set_xlim(left=0)
-    axis.legend(fontsize=8)
+    if len(conditions) > 1:
+        axis.legend(fontsize=8)
     figure.tight_layout()
     return figure
 
@@ -106,7 +106,7 @@ def advantages(results: Results, method: str, others=(*BASELINES, "Q-MUL", "OEU"
     rows = {o: difference(results, "gap", o, method) for o in others if o != method}
     rows = dict(sorted(rows.items(), key=lambda item: item[1].mean))
     figure, axis = plt.subplots(figsize=(7.2, 4.2))
-    forest(axis, rows, colour=colour(method))
+    forest(axis, rows, colour=method_colour)
     axis.set(xlabel=f"gap of the method minus gap of {method}, points", title=f"Right of zero, {method} is nearer")
     figure.tight_layout()
     return figure
@@ -119,10 +119,10 @@ def gradients(results: Results, method: str = "OEU") -> Figure:
     dot, norm_f, norm_r = (rows.pivot(index="step", columns="seed", values=n).to_numpy() for n in PAIR)
     angle = np.degrees(np.arccos(np.clip(dot / (norm_f * norm_r), -1, 1)))
     steps = np.arange(1, len(angle) + 1)
-    left.plot(steps, angle.mean(1), color=COLOURS[0])
-    left.fill_between(steps, angle.min(1), angle.max(1), color=COLOURS[0], alpha=0.2)
-    right.plot(steps, norm_f.mean(1), color=COLOURS[0], label="forget")
-    right.plot(steps, norm_r.mean(1), color=COLOURS[0], linestyle=":", label="retain")
+    left.plot(steps, angle.mean(1), color=method_colour(method))
+    left.fill_between(steps, angle.min(1), angle.max(1), color=method_colour(method), alpha=0.2)
+    right.plot(steps, norm_f.mean(1), color=SIDES["forget"], label="forget")
+    right.plot(steps, norm_r.mean(1), color=SIDES["retain"], linestyle=":", label="retain")
     left.axhline(90, color="0.35", linewidth=1)
     left.set(xlabel="pair of batches", ylabel="angle of g_f and g_r, degrees", title="Above 90° they conflict")
     right.set(xlabel="pair of batches", ylabel="L2 norm", yscale="log", title="Lengths")
@@ -158,7 +158,7 @@ def entropies(results: Results, methods=("original", "random label", "Q-MUL", "O
         weights = np.full(len(retrain), 100 / len(retrain))
         axis.hist(retrain, bins, weights=weights, histtype="step", color="black", label="Retrain")
         weights = np.full(len(values), 100 / len(values))
-        axis.hist(values, bins, weights=weights, alpha=0.6, color=colour(method), label=method)
+        axis.hist(values, bins, weights=weights, alpha=0.6, color=method_colour(method), label=method)
         axis.set(title=method, xlabel="entropy, nats")
         axis.title.set_fontsize(9)
     axes[0].set_ylabel("forget samples, %")
@@ -205,7 +205,13 @@ def noise(measured: pd.DataFrame) -> Figure:
             errors = [[e.mean - e.low for e in cells], [e.high - e.mean for e in cells]]
             places = np.arange(len(SWEEP)) + 0.1 * i
             axis.errorbar(
-                places, [e.mean for e in cells], yerr=errors, fmt="o", capsize=3, color=COLOURS[i], label=loss
+                places,
+                [e.mean for e in cells],
+                yerr=errors,
+                fmt="o",
+                capsize=3,
+                color=method_colour(NOISY.get(loss, loss)),
+                label=loss,
             )
         axis.set_xticks(range(len(SWEEP)), SWEEP)
         axis.set_ylim(bottom=0)
@@ -220,15 +226,14 @@ def courses(table: pd.DataFrame) -> Figure:
     """Loss on the whole retain set against entropy on the forget set along runs, a thin line per seed and a thick one
     for the mean over seeds. `table`: `probes.along`."""
     figure, axis = plt.subplots(figsize=(7.2, 4.2))
-    for i, (method, rows) in enumerate(table.groupby("method")):
-        shade = OURS.get(method, COLOURS[i])
+    for method, rows in table.groupby("method"):
+        shade = method_colour(method)
         for _, own in rows.groupby("seed"):
             axis.plot(own.entropy, own.retain_loss, color=shade, alpha=0.25, linewidth=0.7)
         mean = rows.groupby("look")[["entropy", "retain_loss"]].mean()
         axis.plot(mean.entropy, mean.retain_loss, color=shade, linewidth=2, label=method)
     axis.set(xlabel="mean entropy on the forget set, nats", ylabel="loss on the retain set, nats", yscale="log")
-    axis.set_title("Lower is better preserved")
-    axis.legend(fontsize=8)
+    legend_above(axis, title="lower is better preserved", title_fontsize=8)
     figure.tight_layout()
     return figure
 
@@ -237,7 +242,7 @@ def labels(table: pd.DataFrame) -> Figure:
     """Share of the forget set that is given the injected label, minus Retrain's. `table`: "
     "`probes.injected_labels`."""
     figure, axis = plt.subplots(figsize=(7.2, 2.6))
-    forest(axis, excess(table), colour=COLOURS[0])
+    forest(axis, excess(table), colour=method_colour)
     axis.set(xlabel="forget samples with the injected label, beyond Retrain's, points")
     figure.tight_layout()
     return figure
@@ -250,7 +255,7 @@ def contributions(results: Results) -> Figure:
     mean = rows.groupby("step")[["weighted_forget", "weighted_retain", "weight_f"]].mean()
     for i, side in enumerate(("forget", "retain")):
         here = mean[f"weighted_{side}"].dropna()
-        axis.plot(here.index, here, ".", color=COLOURS[(3, 0)[i]], label=("w_f G_f", "w_r G_r")[i])
+        axis.plot(here.index, here, ".", color=SIDES[side], label=("w_f G_f", "w_r G_r")[i])
     for start in mean.index[mean.weight_f.notna()]:
         axis.axvline(start, color="0.7", linewidth=0.8)
     axis.set(
