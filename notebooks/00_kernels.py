@@ -63,7 +63,7 @@ from IPython.display import Markdown
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from palimpsest import figures, kernels
-from palimpsest.chapters.kernels import drawing
+from palimpsest.chapters.kernels import drawing, sentences
 from palimpsest.chapters.kernels import figures as draw
 from palimpsest.chapters.shared import page
 from palimpsest.kernels.softmax_entropy import chunked, reference
@@ -725,6 +725,9 @@ figure = draw.roofline(bench["cpu"])
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the copy's bandwidth that each operation reaches, least traffic over median time; a mark for each recorded shape, on a logarithmic axis. The line is the copy itself. Look at the right panel first: it says 'not run' as long as no benchmark was recorded on a GPU. On the left, operations with little arithmetic for each byte lie near the line, the others do not, and should not.", "name": "fig-kernels-share"}, "image": {"alt": "Two dot plots, CPU and GPU, of the share of copy bandwidth by op; panels or rows without a recorded benchmark say not run."}}
 figure = draw.share_of_copy(bench)
+
+# %% tags=["hide-input"]
+print(sentences.share_of_copy(bench))
 
 # %% [markdown]
 # ## Beside the peers

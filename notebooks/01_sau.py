@@ -67,6 +67,7 @@ from palimpsest.chapters.sau import (
     drawing,
     experiment,
     probes,
+    sentences,
     tables,
 )
 from palimpsest.chapters.sau import figures as draw
@@ -388,6 +389,9 @@ lost = pd.DataFrame(
 )
 figure = draw.lost_gradient(lost)
 
+# %% tags=["hide-input"]
+print(sentences.lost_gradient(lost))
+
 # %% [markdown]
 # ### What redistribution does to a step
 #
@@ -438,6 +442,9 @@ figures.table(tables.dips(results.rows)) if profile != "smoke" else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap closed at equal validation retention, mean and 95 % interval over seeds, against sparsity (Wanda; arm E: share of a dense model that may not move). Look at whether the lines fall to the right, and whether SAU's lies above masked updates and above longer steps.", "name": "fig-sau-sparsity"}, "image": {"alt": "Line plot of gap closed against sparsity for six arms with intervals."}}
 figure = draw.by_sparsity(results) if profile != "smoke" else None
+
+# %% tags=["hide-input"]
+print(sentences.by_sparsity(results)) if profile != "smoke" else None
 # %% tags=["hide-input"]
 headline = results.rows[
     (
@@ -489,6 +496,9 @@ figures.table(
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Distribution of truth ratios on the forget set at 50 % by Wanda. Forget quality asks how far a model's curve is from the oracle's (black).", "name": "fig-sau-truth"}, "image": {"alt": "Distribution functions of the truth ratio of target, oracle and four arms."}}
 figure = draw.truth_ratios(results)
 
+# %% tags=["hide-input"]
+print(sentences.truth_ratios(results))
+
 # %% [markdown]
 # ### Forget first, prune later
 
@@ -502,6 +512,9 @@ figure = draw.resurfacing(results) if profile != "smoke" else None
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "The model is trained again on five of the 48 forgotten answers; shown is the probability of the other 43. A model that has only hidden them gets them back.", "name": "fig-sau-relearn"}, "image": {"alt": "Line plot over epochs of relearning for the oracle and five arms."}}
 figure = draw.relearning(results)
+
+# %% tags=["hide-input"]
+print(sentences.relearning(results))
 
 # %% [markdown]
 # ### Other losses

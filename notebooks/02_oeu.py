@@ -63,6 +63,7 @@ from palimpsest.chapters.unlearning_quantised import (
     experiment,
     oeu_claims,
     probes,
+    sentences,
     tables,
 )
 from palimpsest.chapters.unlearning_quantised import figures as draw
@@ -253,8 +254,14 @@ figures.table(tables.floor_table(results))
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Each point is a method, numbered from the smallest average gap to the largest: accuracy on the forget set against accuracy on the retain set, 95 % intervals over seeds. The star is Retrain. Too far right is remembering, too far left is forgetting more than a network that never saw the samples; too low is damage.", "name": "fig-oeu-plane"}, "image": {"alt": "Scatter plot of FA against RA for all methods with error bars; the star marks Retrain."}}
 figure = draw.plane(results)
+
+# %% tags=["hide-input"]
+print(sentences.plane(results))
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Average gap to Retrain with 95 % intervals, W4A4, 10 % forgotten at random. 'original' is doing nothing. Look at which intervals overlap: most neighbours in this list cannot be told apart.", "name": "fig-oeu-gaps"}, "image": {"alt": "Forest plot of the average gap of every method."}}
 figure = draw.gaps(results)
+
+# %% tags=["hide-input"]
+print(sentences.gaps(results))
 # %% [markdown]
 # The whole table, means over seeds, nearest to Retrain first; most of it is folded. *steps* and *backward* are what the method was given: optimiser
 # steps, and samples passed backward; RTE is all work, relabelling and norm passes counted, as a share of retraining. *sure* is
@@ -314,11 +321,17 @@ figures.table(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap of each method minus gap of OEU, paired within seeds, 95 % intervals, W4A4, 10 %. Right of zero OEU is nearer to Retrain.", "name": "fig-oeu-rivals"}, "image": {"alt": "Forest plot of paired differences of the average gap between OEU and published methods."}}
 figure = draw.advantages(results, "OEU")
+
+# %% tags=["hide-input"]
+print(sentences.advantages(results, "OEU"))
 # %% [markdown]
 # ### Do the two gradients conflict?
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the angle between the forget and the retain gradient at each pair of batches of OEU, mean and range over seeds. Right: their lengths. Look at whether the angle leaves 90 degrees, and at which of the two gradients is the longer.", "name": "fig-oeu-gradients"}, "image": {"alt": "Two line plots over steps: angle in degrees, and gradient norms on a logarithmic axis."}}
 figure = draw.gradients(results)
+
+# %% tags=["hide-input"]
+print(sentences.gradients(results))
 # %% [markdown]
 # ### Is the retain loss preserved to first order?
 #
@@ -377,6 +390,9 @@ left = probes.table(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Loss on the whole retain set against the mean entropy on the forget set, along runs with and without projection: a thin line per seed, a thick one for the mean. Look at whether the lower of the two thick lines stays below at the same entropy.", "name": "fig-oeu-courses"}, "image": {"alt": "Two families of curves: retain loss against forget entropy, OEU and entropy only."}}
 figure = draw.courses(courses)
+
+# %% tags=["hide-input"]
+print(sentences.courses(courses))
 # %% [markdown]
 # How much of the first-order change of a batch's retain loss is left when the projection used *another* retain batch: root mean
 # squares over all pairs of retain batches, with 1 for no effect and 0 for what the theorem gives on the same batch.
@@ -416,10 +432,19 @@ labels = probes.table(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of the forget set that is given the injected wrong label, minus the share to which Retrain gives it, 95 % intervals over seeds. Right of zero the label was learned.", "name": "fig-oeu-injected"}, "image": {"alt": "Forest plot of the excess of injected labels for three label methods and two controls."}}
 figure = draw.labels(labels)
+
+# %% tags=["hide-input"]
+print(sentences.labels(labels))
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Confusion of the forget set: each row is a true class, its shares of predicted classes in percent, all seeds together. Compare each panel with Retrain's, not with a perfect diagonal.", "name": "fig-oeu-flows"}, "image": {"alt": "Five heat maps of true against predicted class on the forget set: Retrain, original, random label, Q-MUL and OEU."}}
 figure = draw.flows(results, dataset(setting.dataset).classes)
+
+# %% tags=["hide-input"]
+print(sentences.flows(results))
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Entropy of the predictions on the forget set, all seeds together; the black outline is Retrain. The right edge is the uniform distribution. Look at whether a method's histogram lies on the outline, left of it (still memorised) or right of it (more uncertain than a network that never saw the samples).", "name": "fig-oeu-entropies"}, "image": {"alt": "Histograms of predictive entropy on the forget set for four networks, each with the outline of Retrain's."}}
 figure = draw.entropies(results)
+
+# %% tags=["hide-input"]
+print(sentences.entropies(results))
 # %% [markdown]
 # ### Features before and after
 

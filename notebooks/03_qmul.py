@@ -60,6 +60,7 @@ from palimpsest.chapters.unlearning_quantised import (
     experiment,
     probes,
     qmul_claims,
+    sentences,
     tables,
 )
 from palimpsest.chapters.unlearning_quantised import figures as draw
@@ -244,8 +245,14 @@ competitors.who(results)
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Average gap to Retrain with 95 % intervals, W4A4, 10 % forgotten at random. 'original' is doing nothing; every method had the same budget of tuning. Look at which intervals overlap.", "name": "fig-qmul-gaps"}, "image": {"alt": "Forest plot of the average gap of every method."}}
 figure = draw.gaps(results)
+
+# %% tags=["hide-input"]
+print(sentences.gaps(results))
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Gap of each method minus gap of Q-MUL, paired within seeds, 95 % intervals. Right of zero Q-MUL is nearer to Retrain.", "name": "fig-qmul-rivals"}, "image": {"alt": "Forest plot of paired differences of the average gap between Q-MUL and other methods."}}
 figure = draw.advantages(results, "Q-MUL")
+
+# %% tags=["hide-input"]
+print(sentences.advantages(results, "Q-MUL"))
 # %% [markdown]
 # What tuning saw of Q-MUL and its parts: the average gap on validation images at every value, mean and standard deviation over
 # the replications, and in brackets how many replications took the value. All other methods are in the OEU chapter.
@@ -352,6 +359,10 @@ kinds = [
     ("W4A4", "random 10 %"),
 ]
 figure = draw.gaps(results, kinds)
+
+# %% tags=["hide-input"]
+for kind in kinds:
+    print(sentences.gaps(results, kind))
 # %% [markdown]
 # ## The claims
 #

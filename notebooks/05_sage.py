@@ -73,6 +73,7 @@ from palimpsest.chapters.sage import (
     drawing,
     experiment,
     probes,
+    sentences,
     stepper,
     tables,
 )
@@ -525,6 +526,9 @@ figure = draw.pruned(results) if profile != "smoke" else None
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Recorded cost of one forward of N rows, in units of one row of the target. Verifying a tree pays while this curve is flat; where it has doubled, a round must give twice as much.", "name": "fig-sage-cost"}, "image": {"alt": "Line plot of relative forward cost against the number of rows for target and drafter."}}
 recorded = pd.read_csv(paths.DATA / "bench" / "verify_cost.cpu.csv")
 figure = draw.verify_cost(recorded)
+
+# %% tags=["hide-input"]
+print(sentences.verify_cost(recorded))
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Recorded decode time without prefills, by stage, relative to plain decoding with the same code; grey: transformers' own plain, assisted and prompt-lookup decoding. Numbers are speed relative to plain, with 95 % intervals over seeds.", "name": "fig-sage-times"}, "image": {"alt": "Stacked horizontal bars of decode time by stage for every policy and three peers."}}
 bench = pd.read_csv(paths.DATA / "bench" / "decoding.cpu.csv")
 figure = draw.times(bench)
@@ -636,6 +640,9 @@ print(
 
 # %% tags=["hide-input"] mystnb={"figure": {"caption": "Largest probability against confidence: this drafter's distributions (blue), random ones (grey), m equal tokens (crosses). Red is the lemma's bound, with points below it; green is the corrected bound, with none.", "name": "fig-sage-lemma"}, "image": {"alt": "Scatter plot of largest probability against alpha with two bound curves."}}
 figure = draw.lemma(results)
+
+# %% tags=["hide-input"]
+print(sentences.lemma(results))
 # %% [markdown]
 # **Theorem 4.4 rests on it.** It says that the drafter's first choice is the target's wherever $\alpha > (k - 2 + 4 k
 # \varepsilon) / (2 (k-1))$, if no probability of the two models differs by more than $\varepsilon$. The two equal
