@@ -15,12 +15,26 @@ def accepted(claims: list[Claim]) -> str:
     return "\n".join([*head, *dict.fromkeys(_where(c, c.record) for c in claims if c.record)])
 
 
+def minutes(claims: list[Claim]) -> str:
+    """What computing each paper's accepted values took, with the command that does it again."""
+    head = ["| paper | command | minutes, when accepted | on |", "|---|---|---|---|"]
+    return "\n".join([*head, *dict.fromkeys(_took(c, c.record) for c in claims if c.record)])
+
+
+def _took(claim: Claim, record: dict) -> str:
+    e = record["environment"]
+    return f"| {claim.paper} | `{claim.command}` | {_minutes(record)} | {e['cores']} cores ({e['processor']}) |"
+
+
+def _minutes(record: dict) -> str:
+    return f"{record['runtime_s'] / 60:.1f}" if record["runtime_s"] else "not recorded"
+
+
 def _where(claim: Claim, record: dict) -> str:
     """The row of an accepted run."""
-    e, runtime = record["environment"], record["runtime_s"]
-    minutes = f"{runtime / 60:.1f}" if runtime else "not recorded"
+    e = record["environment"]
     return (
-        f"| {ledger.file_of(claim)} | {record['date']} | {claim.profile} | {minutes} "
+        f"| {ledger.file_of(claim)} | {record['date']} | {claim.profile} | {_minutes(record)} "
         f"| {e['cores']} cores ({e['processor']}), {e['arithmetic']} arithmetic "
         f"| Python {e['python']}, torch {e['torch']} | `{e['commit']}` |"
     )

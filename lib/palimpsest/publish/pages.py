@@ -1,4 +1,4 @@
-"""Pages that the ledger fills: the front page, the preface, what held, and the claims table of the README.
+"""Pages that the ledger fills: the front page, the preface, what held, the artifact appendix, and the claims table of the README.
 
 Such a page is written by hand in `book/`, with places in double brackets. `[[figure]]` is one of `PARTS`;
 `[[sau-best inconclusive]]` is the measured value of a claim that the text around it calls inconclusive.
@@ -14,7 +14,7 @@ from palimpsest.publish import cards, front, machines
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
 
-FILLED = ("index.md", "preface.md", "what_held.md")
+FILLED = ("index.md", "preface.md", "what_held.md", "artifact.md")
 PARTS: dict[str, Callable[[list[Claim]], str]] = {
     "headline": front.headline,
     "figure": lambda claims: claims_figure.figure(claims, "what_held.html", "notebooks/"),
@@ -25,6 +25,7 @@ PARTS: dict[str, Callable[[list[Claim]], str]] = {
     "cards": cards.cards,
     "untested": cards.untested,
     "accepted": lambda claims: machines.accepted(ledger.load()),
+    "minutes": lambda claims: machines.minutes(ledger.load()),
     "pinning": lambda claims: machines.pinning(),
     "drills": lambda claims: machines.drilled(),
 }
