@@ -48,6 +48,17 @@ def pinning() -> str:
     return "\n".join(parts)
 
 
+def doors() -> str:
+    """How long each example of the page "Use it on a model of your own" took, from `data/bench/own_model.cpu.csv`."""
+    with manifest.verify("bench/own_model.cpu.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    head = "Minutes of one core ({processor}); commit `{commit}`, {date}, by `palimpsest bench --only doors`."
+    parts = [head.format(**rows[0]), "", "| way in | on | minutes |", "|---|---|---|"]
+    return "\n".join(
+        parts + [f"| {row['door']} | {row['on']} | {float(row['cpu_seconds']) / 60:.2f} |" for row in rows]
+    )
+
+
 def drilled() -> str:
     """What came of `make drills`, summed by drill, and the parts with something that is to be mended."""
     rows = drill_rows.read()

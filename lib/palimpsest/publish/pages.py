@@ -14,7 +14,7 @@ from palimpsest.publish import cards, front, machines
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
 
-FILLED = ("index.md", "preface.md", "what_held.md")
+FILLED = ("index.md", "own_model.md", "preface.md", "what_held.md")
 PARTS: dict[str, Callable[[list[Claim]], str]] = {
     "headline": front.headline,
     "figure": lambda claims: claims_figure.figure(claims, "what_held.html", "notebooks/"),
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[[list[Claim]], str]] = {
     "untested": cards.untested,
     "accepted": lambda claims: machines.accepted(ledger.load()),
     "pinning": lambda claims: machines.pinning(),
+    "minutes": lambda claims: machines.doors(),
     "drills": lambda claims: machines.drilled(),
 }
 PLACE = re.compile(r"\[\[([^\]]+)\]\]")
