@@ -12,7 +12,7 @@ from palimpsest import claims_figure, findings, ledger
 from palimpsest.chapters.shared import page
 from palimpsest.metrics.statistics import Estimate
 from palimpsest.papers import PAPERS
-from palimpsest.publish import cards, front, pages
+from palimpsest.publish import cards, front, machines, pages
 from palimpsest.runs.paths import ROOT
 from palimpsest.verdicts import Quantity
 
@@ -112,6 +112,18 @@ def test_a_passage_that_is_no_longer_true_is_refused(claims):
 def test_the_pages_written_by_hand_are_true(claims):
     for name in pages.FILLED:
         assert "[[" not in pages.fill((ROOT / "book" / name).read_text(encoding="utf-8"), claims)
+
+
+def test_minutes_of_the_ways_in_are_those_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(machines.paths, "DATA", tmp_path)
+    assert machines.doors().startswith("Not measured")
+    file = tmp_path / "bench" / "own_model.cpu.csv"
+    file.parent.mkdir()
+    file.write_text("door,on,cpu_seconds,processor,torch,commit,date\nselect,pictures,90,a chip,2,abc,2026-01-02\n")
+    monkeypatch.setattr(machines.manifest, "verify", lambda name: tmp_path / name)
+    head, _, *table = machines.doors().splitlines()
+    assert "one core (a chip); commit `abc`, 2026-01-02" in head
+    assert table[2:] == ["| select | pictures | 1.50 |"]
 
 
 def test_the_table_to_download_has_every_claim_in_full(claims):

@@ -17,10 +17,11 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     only: Annotated[list[str] | None, typer.Option(help="Operations; all when none is named.")] = None,
 ) -> None:
-    """Measure kernels against their peers, the stages of selection, and decoding, into data/bench."""
+    """Measure kernels against their peers, the stages of selection, decoding, and what can be done with a model of
+    one's own (doors), into data/bench."""
     needs_checkout("bench")
     os.environ.setdefault("PALIMPSEST_ARITHMETIC", "native")  # speed is that of the processor's own routines
-    stages = ("selection", "decoding")
+    stages = ("selection", "decoding", "doors")
     ops = [name for name in only if name not in stages] if only else None
     try:
         files = [] if ops == [] else kernel_bench.run(ops, device, out=paths.DATA / "bench")
@@ -35,6 +36,10 @@ def bench(
         from palimpsest.chapters.sage import bench as decoding_bench
 
         tables |= decoding_bench.bench()
+    if device == "cpu" and (not only or "doors" in only):
+        from palimpsest.examine import doors
+
+        tables["own_model"] = doors.bench()
     for name, table in tables.items():
         file = paths.DATA / "bench" / f"{name}.cpu.csv"
         write_atomic(file, lambda path, table=table: table.to_csv(path, index=False, float_format="%.6g"))

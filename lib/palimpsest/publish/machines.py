@@ -7,6 +7,7 @@ from statistics import median
 from palimpsest import ledger
 from palimpsest.data import drill_rows, manifest
 from palimpsest.ledger import Claim
+from palimpsest.runs import paths
 
 
 def accepted(claims: list[Claim]) -> str:
@@ -60,6 +61,20 @@ def pinning() -> str:
         ratio = f"{len(found['pinned'])} | {pinned:.1f} | {native:.1f} | {pinned / native:.2f}"
         parts.append(f"| {chapter} | {piece} | {ratio} |")
     return "\n".join(parts)
+
+
+def doors() -> str:
+    """How long each example of the page "Use it on a model of your own" took, from `data/bench/own_model.cpu.csv`."""
+    name = "bench/own_model.cpu.csv"
+    if not (paths.DATA / name).exists():
+        return "Not measured; `palimpsest bench --only doors` does."
+    with manifest.verify(name).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    head = "Minutes of one core ({processor}); commit `{commit}`, {date}, by `palimpsest bench --only doors`."
+    parts = [head.format(**rows[0]), "", "| way in | on | minutes |", "|---|---|---|"]
+    return "\n".join(
+        parts + [f"| {row['door']} | {row['on']} | {float(row['cpu_seconds']) / 60:.2f} |" for row in rows]
+    )
 
 
 def drilled() -> str:

@@ -1,4 +1,4 @@
-"""Pages that the ledger fills: the front page, the preface, what held, the artifact appendix, and the claims table of the README.
+"""Pages that the ledger fills, such as the front page and the appendix, and the claims table of the README.
 
 Such a page is written by hand in `book/`, with places in double brackets. `[[figure]]` is one of `PARTS`;
 `[[sau-best inconclusive]]` is the measured value of a claim that the text around it calls inconclusive.
@@ -14,7 +14,7 @@ from palimpsest.publish import cards, front, machines
 from palimpsest.runs import paths
 from palimpsest.runs.files import write_atomic
 
-FILLED = ("index.md", "preface.md", "what_held.md", "artifact.md")
+FILLED = ("index.md", "own_model.md", "preface.md", "what_held.md", "artifact.md")
 PARTS: dict[str, Callable[[list[Claim]], str]] = {
     "headline": front.headline,
     "figure": lambda claims: claims_figure.figure(claims, "what_held.html", "notebooks/"),
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[list[Claim]], str]] = {
     "accepted": lambda claims: machines.accepted(ledger.load()),
     "minutes": lambda claims: machines.minutes(ledger.load()),
     "pinning": lambda claims: machines.pinning(),
+    "doors": lambda claims: machines.doors(),
     "drills": lambda claims: machines.drilled(),
 }
 PLACE = re.compile(r"\[\[([^\]]+)\]\]")
