@@ -1,4 +1,5 @@
-"""Pages that the ledger fills: the front page, the preface, what held, the artifact appendix, and the claims table of the README.
+"""Pages that the ledger fills: the front page, the preface, what held, the artifact appendix, and the claims table of
+the README.
 
 Such a page is written by hand in `book/`, with places in double brackets. `[[figure]]` is one of `PARTS`;
 `[[sau-best inconclusive]]` is the measured value of a claim that the text around it calls inconclusive.
