@@ -302,10 +302,8 @@ def test_pages_say_verdict_interval_seeds_rule_power_setting_and_reason(house):
     accepted = machines.accepted(claims)
     assert "| toy |" in accepted
     assert "| ci | 1.5 |" in accepted
-    assert "| TOY | `make chapter CH=01` | 1.5 | 2 cores" in machines.minutes(claims).replace(
-        f"{claims[0].record['environment']['cores']} cores", "2 cores"
-    )
-    assert claims[0].record["environment"]["processor"] in accepted
+    cores = claims[0].record["environment"]["cores"]
+    assert f"| TOY | `make chapter CH=01` | 1.5 | {cores} cores" in machines.minutes(claims)
 
 
 def test_the_cost_of_pinning_is_a_ratio_of_medians(house):

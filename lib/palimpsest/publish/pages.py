@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[[list[Claim]], str]] = {
     "accepted": lambda claims: machines.accepted(ledger.load()),
     "minutes": lambda claims: machines.minutes(ledger.load()),
     "pinning": lambda claims: machines.pinning(),
-    "doors": lambda claims: machines.doors(),
+    "ways_in": lambda claims: machines.doors(),
     "drills": lambda claims: machines.drilled(),
 }
 PLACE = re.compile(r"\[\[([^\]]+)\]\]")
