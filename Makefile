@@ -42,7 +42,7 @@ chapter: env ## execute one chapter again, in place: make chapter CH=04
 	@test -n "$(CH)" || { echo "CH: name the chapter by its number, as in make chapter CH=04" >&2; exit 1; }
 	@$(GATES) chapter $(CH)
 
-quick: env ## execute every chapter at profile smoke: seconds each, no claim is judged
+quick: env ## compute the page In ten minutes, build the book as committed around it, then try every chapter at profile smoke
 	@$(GATES) quick
 
 claims: env ## print every claim with its verdict

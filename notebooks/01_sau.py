@@ -783,6 +783,34 @@ smallest = next(
 print(f"D = {smallest:.3f}; rule of thumb {1.36 * (2 / n) ** 0.5:.3f}")
 
 # %% [markdown]
+# ```{exercise}
+# :label: sau-ex-evening
+# (An evening.) Is redistribution more than a larger step size? Take one seed at 50 % by Wanda, and the step size that the search chose
+# for plain masking. Run masking at that step size, at √2 and at 2 times it, and SAU at it; compare what is forgotten at the bar. Then do
+# it on other seeds, before you believe it.
+# ```
+#
+# ```{solution} sau-ex-evening
+# :class: dropdown
+# `course.forget` runs an arm and takes it at the bar; the cell below does so for the first seed. The chapter's answer, on all seeds and
+# with a search for each arm, is `sau-redistribution`.
+# ```
+
+# %% tags=["solution", "hide-cell"]
+from palimpsest.chapters.sau.arms import Arm
+from palimpsest.chapters.sau.course import forget
+from palimpsest.chapters.sau.search import chosen, closed
+
+masked = Arm(MAIN, "C", *JUDGED_AT)
+redistributed = Arm(MAIN, "D", *JUDGED_AT, "wanda")
+if masked.key in (values := chosen(results.search)):
+    lr, alpha = values[masked.key]
+    for arm, factor in ((masked, 1), (masked, 2**0.5), (masked, 2), (redistributed, 1)):
+        model, _, _ = forget(first, arm, (factor * lr, alpha))
+        gap = closed(first, model, JUDGED_AT)
+        print(f"{arm.kind:8s} at {factor:.2f} times the step size closes {gap:.1%}")
+
+# %% [markdown]
 # ## Provenance
 
 # %% tags=["hide-input"]

@@ -484,6 +484,65 @@ figures.table(
 # it.
 
 # %% [markdown]
+# ## On a model of your own
+#
+# A torch module is quantised in one line, and unlearns as it is. This one has nothing of the book: it is written down here, trained
+# on 600 pictures, rounded to four bits (eight in the first and the last layer) and trained on, so that it gets used to its steps. Of
+# the 600 it shall forget 60.
+
+# %%
+from torch import nn
+
+from palimpsest import training
+from palimpsest.unlearning.vision.drop_in import unlearn
+
+garments = dataset("fashion-mnist")
+train = garments.train.subset(torch.arange(600))
+test = garments.test.subset(torch.arange(540))
+x, y, held_out = train.pixels(), train.labels, (test.pixels(), test.labels)
+
+
+def yours(kept, start=seed):
+    """Two convolutions of your own, trained on the pictures kept."""
+    torch.manual_seed(start)
+    net = nn.Sequential(
+        nn.Conv2d(1, 16, 5, stride=2),
+        nn.GELU(),
+        nn.Conv2d(16, 32, 3, stride=2),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(32 * 5 * 5, 10),
+    )
+    recipe = training.Recipe(epochs=30, lr=0.02)
+    training.fit([net], x[None, kept], y[None, kept], recipe, seeds=[start])
+    return net
+
+
+model, forget = yours(torch.arange(600)), torch.arange(60)
+model = quantise(model, "W4A4", calibration=x[:256])
+settling = training.Recipe(epochs=5, lr=0.005)
+training.fit([model], x[None], y[None], settling, seeds=[seed])
+
+before = codes(model)
+options = {"lr": 0.03, "epochs": 4, "batch_size": 30, "retain_samples": 180}
+report = unlearn(model, (x, y), forget, "Q-MUL", test=held_out, seed=seed, **options)
+changed = sum(int((code != before[name]).sum()) for name, code in codes(model).items())
+share = changed / sum(code.numel() for code in before.values())
+print(f"{share:.0%} of the integer codes changed")
+figures.table(
+    pd.DataFrame(
+        [vars(report.before), vars(report.after)], index=["before", "after Q-MUL"]
+    )
+    .mul(100)
+    .round(1)
+    .reset_index(names="network")
+)
+
+# %% [markdown]
+# Shares are in percent. What comes out is integers times steps again. A network that was retrained without the 60 would be right on
+# about as many of them as of the test pictures: FA should come near TA, and RA and TA stay.
+
+# %% [markdown]
 # ## Exercises
 #
 # ```{exercise}
@@ -516,6 +575,36 @@ figures.table(
 for name in ("fine-tune", "Q-MUL", "OEU", "retrain"):
     print(
         f"{name:10s} {results.column('codes_changed', name).astype(float).mean():.1f} % of the codes differ from the original's"
+    )
+
+# %% [markdown]
+# ```{exercise}
+# :label: qmul-ex-evening
+# (An evening.) Adaptive reweighting is a rule for one number, the weight of the forget set. Which constant does its work? Let the
+# network of the section above forget with constants from 0.1 to 0.9, draw FA against RA, and mark where the adaptive weights end.
+# ```
+#
+# ```{solution} qmul-ex-evening
+# :class: dropdown
+# `QMul(weights=0.3)` takes a constant. The cell below prints the curve, and the weights that the rule chose in each epoch. A point off
+# the curve would be something that no constant does; the chapter's figure of variants has the comparison with intervals.
+# ```
+
+# %% tags=["solution", "hide-cell"]
+import copy
+
+from palimpsest.unlearning.vision import QMul
+
+network = yours(torch.arange(600))
+settled = quantise(network, "W4A4", calibration=x[:256])
+training.fit([settled], x[None], y[None], settling, seeds=[seed])
+for weights in (0.1, 0.3, 0.5, 0.7, 0.9, "adaptive"):
+    model = copy.deepcopy(settled)
+    report = unlearn(model, (x, y), forget, QMul(weights=weights), seed=seed, **options)
+    chosen = [row["weight_f"][0] for row in report.run.log if "weight_f" in row]
+    print(
+        f"weight {weights}: FA {report.after.FA:.0%}, RA {report.after.RA:.0%}",
+        *(f"{w:.2f}" for w in chosen),
     )
 
 # %% [markdown]

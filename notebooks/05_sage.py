@@ -288,6 +288,45 @@ plain = model.generate(**request, **options, do_sample=False)
 print("same text:", torch.equal(with_tree, plain))
 
 # %% [markdown]
+# Before and after, in passes of the target: plain decoding makes one for each new token. The last two rows are a model that is not
+# ours, a GPT-2 of `transformers` with weights as they were drawn, with itself as drafter, and with a drafter of other weights. Whatever
+# the models are, the text is the target's; how many passes it takes depends on how well the drafter guesses.
+
+# %%
+from transformers import GPT2Config, GPT2LMHeadModel
+
+
+def gpt2(seed):
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 50, "n_positions": 128, "n_embd": 32, "n_layer": 2}
+    return GPT2LMHeadModel(GPT2Config(**sizes, n_head=2, eos_token_id=None)).eval()
+
+
+words = torch.arange(8)[None]
+rows = [
+    (
+        "the shipped pair",
+        plain.shape[1] - request["input_ids"].shape[1],
+        tree_decoding.outputs[0],
+    )
+]
+for name, drafted in (("GPT-2, drafts for itself", 0), ("GPT-2, a stranger drafts", 1)):
+    out = decoding.generate(
+        gpt2(0), gpt2(drafted), words, policy="sage", max_new_tokens=60
+    )
+    rows.append((name, 60, out))
+figures.table(
+    pd.DataFrame(
+        {
+            "pair": name,
+            "passes before": before,
+            "passes with SAGE": out.stats.target_forwards,
+        }
+        for name, before, out in rows
+    )
+)
+
+# %% [markdown]
 # From a shell, `palimpsest decode --picture 7 --compare --prompt "Describe the picture in detail."` prints the text as
 # it comes and a table of all policies.
 #
@@ -731,6 +770,42 @@ acceptance = results.measured["acceptance"]["vision"]
 small = fitted_tree(acceptance, 10, 8)
 print("chances by rank:", [round(a, 2) for a in acceptance])
 print("nodes by level:", np.bincount(small.depths)[1:].tolist())
+
+# %% [markdown]
+# ```{exercise}
+# :label: sage-ex-evening
+# (An evening.) Write a policy that adapts by the plainest signal there is: a chain as long as what was accepted in the last round, plus
+# two. Decode some descriptions with it and with chains of fixed length; compare passes of both models. At which lengths of the fixed
+# chain does it win, and at which does it lose?
+# ```
+#
+# ```{solution} sage-ex-evening
+# :class: dropdown
+# A policy is a rule from signal and history to a tree. The cell below has it, on four pictures. It spares the drafter after a miss, and
+# pays for that with a short chain just where the next guess would have been right again; compare the chapter's figure of memory.
+# ```
+
+
+# %% tags=["solution", "hide-cell"]
+class Follow(decoding.Policy):
+    def next(self, signal, history):
+        return decoding.Tree.chain(min(8, history[-1] + 2) if history else 4)
+
+
+chain_of = decoding.policies["chain"]
+tried = {"follow": Follow(), **{f"chain of {n}": chain_of(n) for n in (2, 4, 8)}}
+pair = [setting.family.decoder(name) for name in ("target", "drafter")]
+asked = setting.inputs("tuning", setting.tuning_seeds[0], "target")[:4]
+for name, policy in tried.items():
+    stats = [
+        decoding.generate(*pair, one, policy=policy, max_new_tokens=80).stats
+        for one in asked
+    ]
+    passes = [
+        sum(s.target_forwards for s in stats),
+        sum(s.draft_forwards for s in stats),
+    ]
+    print(f"{name:10s} target {passes[0]}, drafter {passes[1]}")
 
 # %% [markdown]
 # ## Provenance

@@ -95,7 +95,17 @@ def held(claims: list[Claim], papers: str) -> str:
 def main_claim(claims: list[Claim], paper: str) -> str:
     """One sentence: what became of the claim that `paper` (the stem of its files) is written for."""
     (claim,) = (c for c in claims if c.id == PAPERS[paper].main)
-    said = f"Its main claim, “{claim.statement.rstrip('.')}”, {SAID[claim.verdict][0]}"
+    return f"Its main claim, {quoted(claim)}, {became(claim)}"
+
+
+def quoted(claim: Claim) -> str:
+    """The claim in its own words."""
+    return f"“{claim.statement.rstrip('.')}”"
+
+
+def became(claim: Claim) -> str:
+    """The end of a sentence about a claim: its verdict, and what that rests on."""
+    said = SAID[claim.verdict][0]
     if claim.verdict == "not run":
         return f"{said}."
     return f"{said}: {measured(claim)}, {seeds(claim)}; {rule(claim.quantities[claim.id])}."

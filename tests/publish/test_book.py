@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import palimpsest
+from palimpsest.publish.gates import CLAIM_TAG, parameters_of, source_of
 from palimpsest.publish.site import BOOK, chapters
 from palimpsest.runs.paths import ROOT
 
@@ -43,6 +44,15 @@ def test_every_page_of_the_contents_has_a_source():
 
 def test_contents_list_every_chapter():
     assert sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py")) == sorted(chapters())
+
+
+@pytest.mark.parametrize("chapter", chapters())
+def test_a_page_of_one_size_judges_no_claim(chapter):
+    # A verdict belongs to a profile.
+    notebook = source_of(chapter)
+    tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
+    assert "seed" in parameters_of(notebook)
+    assert "profile" in parameters_of(notebook) or not any(map(CLAIM_TAG.fullmatch, tags))
 
 
 def test_the_book_renders_and_never_executes():

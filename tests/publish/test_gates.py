@@ -5,7 +5,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from palimpsest import ledger
-from palimpsest.publish import gates, site
+from palimpsest.publish import gates, pages, site
 
 SOURCE = """# ---
 # jupyter:
@@ -136,6 +136,30 @@ def test_a_failing_cell_is_named_and_leaves_nothing(room, tmp_path):
     with pytest.raises(gates.GateError, match="ZeroDivisionError"):
         gates.execute("01_toy", folder=tmp_path / "out")
     assert not (tmp_path / "out" / "01_toy.ipynb").exists()
+
+
+def test_quick_tries_chapters_and_leaves_the_committed_book_with_its_page_of_one_size(room, tmp_path, monkeypatch):
+    (room / "01_toy.ipynb").write_text("committed")
+    (room / "09_page.py").write_text(SOURCE.replace("profile", "seed"))
+    monkeypatch.setattr(site, "chapters", lambda: ["09_page", "01_toy"])
+    monkeypatch.setattr(gates, "QUICK", tmp_path / "quick")
+    ran, written = {}, []
+
+    def execute(chapter, parameters=None, folder=gates.EXECUTED):
+        ran[chapter] = parameters
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{chapter}.ipynb").write_text("computed")
+        return folder / f"{chapter}.ipynb"
+
+    monkeypatch.setattr(gates, "execute", execute)
+    monkeypatch.setattr(gates.paths, "BUILD", tmp_path)
+    monkeypatch.setattr(pages, "write", lambda *arguments: written.append(arguments))
+    monkeypatch.setattr(site, "build", lambda folder: folder / "html" / "index.html")
+    assert gates.quick() == tmp_path / "quick" / "html" / "notebooks" / "09_page.html"
+    assert ran == {"01_toy": {"profile": "smoke"}, "09_page": None}
+    assert written == [(None, tmp_path / "quick")]
+    shown = {path.stem: path.read_text() for path in (tmp_path / "quick" / "executed").iterdir()}
+    assert shown == {"01_toy": "committed", "09_page": "computed"}
 
 
 def test_an_unknown_gate_is_refused():

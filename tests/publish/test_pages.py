@@ -79,6 +79,18 @@ def test_an_unknown_paper_has_no_first_screen():
         page.opening("another")
 
 
+def test_a_page_that_judges_nothing_says_what_was_found(claims):
+    (one, another, *_) = claims
+    shown = page.found(one.id, another.id).data
+    assert shown.count("<li>") == 2
+    for claim in (one, another):
+        assert f'{findings.MARK[claim.verdict]} <a href="../what_held.html#{claim.id}">' in shown
+        assert findings.SAID[claim.verdict][0] in shown
+        assert findings.measured(claim) in shown
+    with pytest.raises(ValueError, match="names: got 'another-paper', want some of"):
+        page.found("another-paper")
+
+
 def test_sentences_count_what_they_say(claims):
     (one, *_), papers = claims, [claim for claim in claims if claim.by == "paper"]
     assert findings.listed(["a"]) == "a"
@@ -98,6 +110,7 @@ def test_the_front_page_names_each_paper_and_leads_to_its_chapter(claims):
         assert f"{TITLES[paper.arxiv]} <notebooks/{paper.chapter}>`" in shown
         assert f"{{doc}}`{paper.name}: " in shown
     assert CITATION["version"] in front.facts()
+    assert "<notebooks/09_ten_minutes>`" in front.doors(claims)
 
 
 def test_a_passage_that_is_no_longer_true_is_refused(claims):

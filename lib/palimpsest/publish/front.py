@@ -33,11 +33,14 @@ def cards(claims: list[Claim]) -> str:
 
 
 def doors(claims: list[Claim]) -> str:
-    """Read, run, use on a model of one's own."""
+    """In ten minutes, read, run, use on a model of one's own."""
     records = {ledger.file_of(c): c.record for c in claims if c.record}
     seconds = [record.get("runtime_s") for record in records.values()]
     took = f", {sum(seconds) / 60:.0f} minutes when it was last recorded" if seconds and all(seconds) else ""
     parts = [
+        "**In ten minutes**",
+        ": {doc}`one small experiment from each paper <notebooks/09_ten_minutes>`, computed before your eyes.",
+        "",
         "**Read**",
         ": begin with {doc}`SAU <notebooks/01_sau>`, or with {doc}`what held <what_held>`.",
         "",

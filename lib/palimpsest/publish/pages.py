@@ -56,9 +56,10 @@ def fill(page: str, claims: list[Claim]) -> str:
     return PLACE.sub(put, page)
 
 
-def write() -> list[Path]:
-    """Render the pages of the site from the fresh results, and return their paths."""
-    claims, folder = ledger.load(ledger.FRESH), paths.BUILD / "generated"
+def write(results: Path | None = ledger.FRESH, build_dir: Path = paths.BUILD) -> list[Path]:
+    """Render the pages of the site from `results` (None: the accepted ones) into `build_dir`, and return their
+    paths."""
+    claims, folder = ledger.load(results), build_dir / "generated"
     texts = {name: fill((paths.ROOT / "book" / name).read_text(encoding="utf-8"), claims) for name in FILLED}
     texts["claims.csv"] = cards.table(claims)
     for name, text in texts.items():

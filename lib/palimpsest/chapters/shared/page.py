@@ -33,15 +33,35 @@ def opening(paper: str) -> HTML:
     )
 
 
+def found(*names: str) -> HTML:
+    """What became of these claims, a sentence each that leads to the claim's card: what was accepted, for a page that
+    judges none itself. Raises ValueError for an unknown claim."""
+    known = {claim.id: claim for claim in ledger.load()}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"names: got {name!r}, want some of {sorted(known)}")
+    rows = [
+        f'<li>{findings.MARK[claim.verdict]} <a href="../what_held.html#{claim.id}">'
+        f"{escape(findings.quoted(claim))}</a> {escape(findings.became(claim))}</li>"
+        for claim in (known[name] for name in names)
+    ]
+    return HTML("\n".join(["<ul>", *rows, "</ul>"]))
+
+
 def begin(profile: str, settings: dict):
     """`settings[profile]`, or a ValueError that lists the profiles there are; draws and computes as every page does
     from here on."""
     setting = choose(profile, settings)
+    prepare()
+    return setting
+
+
+def prepare() -> None:
+    """Draw and compute as every page does from here on; for a page of one size, which has no profiles."""
     torch.set_num_threads(1)  # sums in one order, so that two runs print the same digits
     figures.style()
     # The interpreter computes masked lanes too, and numpy warns of results nobody stores.
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")
-    return setting
 
 
 class Verdicts:
