@@ -555,6 +555,13 @@ report = unlearn(
 )
 print(f"{len(report.log)} steps, {report.samples_backward} samples backward")
 
+# %% tags=["remove-input"]
+page.passage(
+    "What a neighbour adds. All four numbers of the gap are read off the logits, which a method could please by its last layer "
+    "alone. Here none does: with the last layers exchanged, it is the bodies of OEU's and Q-MUL's networks that have forgotten "
+    "[[neighbours-layer contradicted]]. The ranking above is no artefact of the last layer."
+)
+
 # %% [markdown]
 # ## Exercises
 #

@@ -6,7 +6,7 @@ from palimpsest.runs import paths
 
 GUIDE = paths.ROOT / "book" / "contribute.md"
 PLACE = re.compile(r"`((?:lib|data|book|notebooks)/[\w./-]+)`")
-NEW = {"notebooks/06_slug.py"}
+NEW = {"notebooks/07_slug.py"}
 """What the reader is to make."""
 
 
