@@ -614,8 +614,8 @@ print(
 # %% tags=["remove-input"]
 page.passage(
     "What a neighbour adds. Finding some of the wrong labels is not worth as much as it seems, where they agree with each other: "
-    "a network retrained without half of a poison keeps most of its backdoor, and the other half is worth "
-    "more than all that the first half brought [[neighbours-poison supported]]. A rule that halves the share of wrong labels has not "
+    "a network retrained without half of a poison keeps most of its backdoor, and finding the other half as well is "
+    "what takes it out [[neighbours-poison supported]]. A rule that halves the share of wrong labels has not "
     "halved the harm of a pattern that they share."
 )
 
