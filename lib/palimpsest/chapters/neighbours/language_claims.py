@@ -7,7 +7,7 @@ from palimpsest.chapters.neighbours.language_results import RETRAIN, Results
 from palimpsest.chapters.neighbours.profiles import SHARP
 from palimpsest.chapters.sau.arms import DENSE
 from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN
-from palimpsest.chapters.shared.judging import level, show, strongest
+from palimpsest.chapters.shared.judging import level, listed, show, strongest
 from palimpsest.ledger import Judgement, judge
 from palimpsest.metrics.statistics import Estimate, estimate, paired
 
@@ -45,7 +45,7 @@ def form(results: Results) -> Judgement:
         arm: paired(*(remaining(results, test, arm, recipe) for test in ("reworded", "question")))
         for arm, recipe in UNLEARNED.items()
     }
-    why = f"In new words minus as unlearned: {_listed(found)}. Each question is asked with the same wrong answers."
+    why = f"In new words minus as unlearned: {listed(found)}. Each question is asked with the same wrong answers."
     return judge("neighbours-form", found[strongest(found)], why, family=found)
 
 
@@ -116,10 +116,6 @@ def _compared(results: Results, *arms: str) -> str:
     kept = {arm: level(estimate(100 * results.column("kept", arm, DENSE))) for arm in (*arms, MAIN)}
     rows = "; ".join(f"{arm} {_closed(results, arm)} at {share} of test retention" for arm, share in kept.items())
     return f"Gap closed: {rows}."
-
-
-def _listed(found: dict[str, Estimate]) -> str:
-    return "; ".join(f"{name} {show(e)}" for name, e in found.items())
 
 
 def judgements(results: Results) -> Iterable[Judgement]:

@@ -8,7 +8,7 @@ import pandas as pd
 from palimpsest.chapters.neighbours.vision import Results
 from palimpsest.chapters.neighbours.vision_stress import PUBLISHED
 from palimpsest.chapters.neighbours.vision_tables import within
-from palimpsest.chapters.shared.judging import level, show, strongest
+from palimpsest.chapters.shared.judging import level, listed, strongest
 from palimpsest.ledger import Judgement, judge
 from palimpsest.metrics.statistics import Estimate, estimate
 
@@ -35,14 +35,14 @@ def _sides(results: Results, table: str, methods: tuple[str, ...], **at: str) ->
 def layer(results: Results) -> Judgement:
     found = _sides(results, "probes", OURS)
     rest = _sides(results, "probes", ("fine-tune", "random label", "retrain"))
-    why = f"Body minus last layer: {_listed(found)}. Beside them: {_listed(rest)}."
+    why = f"Body minus last layer: {listed(found)}. Beside them: {listed(rest)}."
     return judge("neighbours-layer", found[strongest(found)], why, family=found)
 
 
 def one_class(results: Results) -> Judgement:
     found = _sides(results, "worlds", OURS, kind="one class")
     rest = _sides(results, "worlds", ("retrain", "random label", "SCRUB"), kind="one class")
-    why = f"Body minus last layer: {_listed(found)}. Beside them, Retrain never met the class: {_listed(rest)}."
+    why = f"Body minus last layer: {listed(found)}. Beside them, Retrain never met the class: {listed(rest)}."
     return judge("neighbours-class", found[strongest(found)], why, family=found)
 
 
@@ -83,7 +83,7 @@ def half_known(results: Results) -> Judgement:
     found = {m: _worth(results, m) for m in OURS}
     told = {m: level(estimate(_corrected(results, m)[0])) for m in ("retrain", *PUBLISHED)}
     rows = "; ".join(f"{m} {share}" for m, share in told.items())
-    why = f"All known minus half: {_listed(found)}. Told half: {rows}."
+    why = f"All known minus half: {listed(found)}. Told half: {rows}."
     return judge("neighbours-half", found[strongest(found)], why, family=found)
 
 
@@ -93,16 +93,12 @@ def worst(results: Results) -> Judgement:
     }
     found = {m: estimate(hard - random) for m, (hard, random) in gaps.items()}
     return judge(
-        "neighbours-worst", found[strongest(found)], f"Worst case minus random: {_listed(found)}.", family=found
+        "neighbours-worst", found[strongest(found)], f"Worst case minus random: {listed(found)}.", family=found
     )
 
 
 def _klom(results: Results, *methods: str) -> str:
     return "; ".join(f"{m} {level(estimate(results.column('klom', 'klom', m)), 'nats')}" for m in methods)
-
-
-def _listed(found: dict[str, Estimate]) -> str:
-    return "; ".join(f"{name} {show(e)}" for name, e in found.items())
 
 
 def judgements(results: Results) -> Iterable[Judgement]:
