@@ -740,7 +740,16 @@ figures.table(table.assign(independent=share / (2 - share)).round(2))
 #
 # **What this chapter cannot say.** How a billion parameters behave; whether text that is not question and answer is forgotten;
 # what a cleverer attacker than five examples recovers. Of SmolLM2-135M and TOFU it can show a shortened run at most, as recorded.
-#
+
+# %% tags=["remove-input"]
+page.passage(
+    "What a neighbour adds. The gap closed is a probability. Asked to choose among three answers, as the benchmark of forms "
+    "asks, SAU's models and the dense ones keep more of the original's lead over Retrain than it says [[neighbours-choice supported]], "
+    "and their value vectors would still write the facts [[neighbours-trace supported]]. In new words no more is left than in those "
+    "that were unlearned [[neighbours-form no effect]]: that part of this chapter's measure stands."
+)
+
+# %% [markdown]
 # ## Exercises
 #
 # ```{exercise}

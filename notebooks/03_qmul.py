@@ -483,6 +483,13 @@ figures.table(
 # it takes several times as long, and training it until it has memorised would not fit these minutes. Profile `paper-mobile` has
 # it.
 
+# %% tags=["remove-input"]
+page.passage(
+    "What a neighbour adds. A small gap can hide distributions that are wrong. In small worlds random labels leave the margins of "
+    "forgotten samples farther from Retrain's than the original had them [[neighbours-spread supported]]; "
+    "chapter 6 shows Q-MUL beside them. The gap of this chapter cannot see that."
+)
+
 # %% [markdown]
 # ## On a model of your own
 #

@@ -632,6 +632,14 @@ print(
 # does on caries, with pretrained or deep networks, or in colour. Profile `study`, ResNet-20 on CIFAR-10, is described in the
 # library and was not run yet.
 
+# %% tags=["remove-input"]
+page.passage(
+    "What a neighbour adds. Finding some of the wrong labels is not worth as much as it seems, where they agree with each other: "
+    "a network retrained without half of a poison keeps most of its backdoor, and finding the other half as well is "
+    "what takes it out [[neighbours-poison supported]]. A rule that halves the share of wrong labels has not "
+    "halved the harm of a pattern that they share."
+)
+
 # %% [markdown]
 # ## On a model of your own
 #

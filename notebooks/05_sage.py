@@ -733,7 +733,14 @@ print(
 # 72-billion-parameter model's confidence behaves on video is not measured. A forward of our target costs about as much
 # as its Python; what seconds show here is the shape of the trade-off. Profile `study`, above, tries neither static
 # caches nor CUDA graphs.
-#
+
+# %% tags=["remove-input"]
+page.passage(
+    "What a neighbour adds. That SAGE's threshold is hard on unsure drafters is seen from another side: the same recycled pairs are "
+    "accepted more often in a tree that fills the budget by search than in SAGE's [[neighbours-tree supported]]."
+)
+
+# %% [markdown]
 # ## Exercises
 #
 # ```{exercise}

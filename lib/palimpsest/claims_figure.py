@@ -10,7 +10,7 @@ from html import escape
 from palimpsest import findings, verdicts
 from palimpsest.ledger import Claim
 from palimpsest.metrics.statistics import Estimate
-from palimpsest.papers import PAPERS
+from palimpsest.papers import CHAPTERS
 from palimpsest.verdicts import Quantity
 
 REACH = 15.0
@@ -83,7 +83,7 @@ def row(claim: Claim, page: str) -> str:
 
 
 def figure(claims: list[Claim], page: str, chapters: str | None = None) -> str:
-    """The claims in the order of `papers.PAPERS`, as one block of HTML without an empty line.
+    """The claims in the order of `papers.CHAPTERS`, as one block of HTML without an empty line.
 
     page: the address of the page with their cards; empty on that page itself. chapters: the address of the folder of
     chapters, for a heading a paper that leads there; None for the claims of one paper, without headings.
@@ -92,7 +92,7 @@ def figure(claims: list[Claim], page: str, chapters: str | None = None) -> str:
         f'<figure class="claims" aria-label="{escape(findings.tally(claims))}">',
         f'<div class="axis"><span class="words"></span>{_axis()}</div>',
     ]
-    for stem, paper in PAPERS.items():
+    for stem, paper in CHAPTERS.items():
         if own := findings.of(claims, stem):
             if chapters is not None:
                 parts.append(f'<p class="paper"><a href="{chapters}{paper.chapter}.html">{paper.name}</a></p>')

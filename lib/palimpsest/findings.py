@@ -1,11 +1,12 @@
 """What was found, in words: values, rules and counts of the ledger as sentences that a page can print."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 from palimpsest import ledger
 from palimpsest.ledger import Claim
-from palimpsest.papers import PAPERS
+from palimpsest.papers import CHAPTERS
 from palimpsest.verdicts import VERDICTS, Quantity
 
 MARK = {"supported": "●", "contradicted": "○", "no effect": "=", "inconclusive": "?", "not run": "–"}
@@ -18,12 +19,28 @@ SAID = {
     "not run": ("was not run", "were not run"),
 }
 """A verdict as the end of a sentence about one claim, and about several."""
+PLACE = re.compile(r"\[\[([^\]]+)\]\]")
 LEGEND = "● supported, ○ contradicted, = no effect that a user would notice, ? left open, – not run"
 
 
 def of(claims: list[Claim], paper: str) -> list[Claim]:
     """Those of `paper`, the stem of its files."""
     return [claim for claim in claims if ledger.file_of(claim) == paper]
+
+
+def place(text: str, claims: list[Claim]) -> tuple[str, Claim]:
+    """What stands in a place of a text, `sau-best inconclusive`: mark and measured value, and the claim.
+
+    Raises ValueError for what names no claim, and for a claim that has another verdict than the text says: then the
+    text is no longer true.
+    """
+    known = {claim.id: claim for claim in claims}
+    name, _, verdict = text.partition(" ")
+    if name not in known:
+        raise ValueError(f"place: got [[{text}]], want a claim with its verdict")
+    if known[name].verdict != verdict:
+        raise ValueError(f"place: got [[{text}]], but {name} is {known[name].verdict}; write that passage again")
+    return f"{MARK[verdict]} {measured(known[name])}", known[name]
 
 
 def slug(verdict: str) -> str:
@@ -93,8 +110,8 @@ def held(claims: list[Claim], papers: str) -> str:
 
 
 def main_claim(claims: list[Claim], paper: str) -> str:
-    """One sentence: what became of the claim that `paper` (the stem of its files) is written for."""
-    (claim,) = (c for c in claims if c.id == PAPERS[paper].main)
+    """One sentence: what became of the claim that the chapter of `paper` (the stem of its files) is written for."""
+    (claim,) = (c for c in claims if c.id == CHAPTERS[paper].main)
     return f"Its main claim, {quoted(claim)}, {became(claim)}"
 
 

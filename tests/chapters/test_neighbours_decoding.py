@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
+from palimpsest.chapters.neighbours import claims, decoding_claims
 from palimpsest.chapters.neighbours import decoding_tables as tables
 from palimpsest.chapters.neighbours.decoding import Results, costs_of
 from palimpsest.chapters.neighbours.decoding_arms import true_levels
-from palimpsest.chapters.neighbours.vision_decoding_verdicts import held
 from palimpsest.data import captions, fashion_mnist, pairs
 
 
@@ -57,12 +57,24 @@ def test_true_statements_are_counted_against_the_picture():
 
 def test_what_held_is_said_in_the_grammar_of_verdicts():
     arms = {"trigrams, ADED's tree": [3, 3], "recycling, ADED's tree": [1, 1], "skipping 2×, SAGE": [0, 0]}
-    arms |= {arm: [2, 2] for arm in ("SAGE", "superposed without n-grams, SAGE")}
+    arms |= {"recycling, SAGE": [0, 1]} | {arm: [2, 2] for arm in ("SAGE", "superposed, SAGE")}
     table = pd.DataFrame([row for arm, accepted in arms.items() for row in rows(arm, accepted)])
-    lossy = pd.DataFrame([{"threshold": 1.0, "seed": s, "true": 0.5, "true of target": 0.9} for s in range(3)])
-    told = held(Results(table, lossy))
-    # Two drafts more; the same cost; forty points less are true. What a chain that fails costs depends on the machine
-    # whose seconds were recorded.
-    assert told["what held here"].tolist()[:2] == ["supported", "no effect"]
-    assert told["what held here"].tolist()[3] == "contradicted"
-    assert "trigrams +2.00" in told.measured[0]
+    lossy = {"threshold": 1.0, "true": 0.5, "true of target": 0.9, "same": False, "large": 0.3, "cost": 0.5}
+    told = Results(table, pd.DataFrame([lossy | {"seed": s} for s in range(3)]))
+    judged = {j.id: j for j in decoding_claims.judgements(told)}
+    # Two drafts more of triples, half a draft more in the other tree; the same cost; forty points less are true. What
+    # a chain that fails costs depends on the machine whose seconds were recorded.
+    found = {name.partition("-")[2]: judgement.verdict for name, judgement in judged.items()}
+    del found["skipping"]
+    assert found == {
+        "trigrams": "supported",
+        "tree": "supported",
+        "superposed": "no effect",
+        "turns": "contradicted",
+    }
+    assert judged["neighbours-trigrams"].measured.mean == 2
+    assert judged["neighbours-tree"].measured.mean == 0.5
+    shown = claims.held(judged)
+    assert shown["what held here"].tolist()[:2] == ["● supported", "● supported"]
+    assert shown.neighbour.tolist()[:3] == ["ADED", "ADED", "Superposed decoding"]
+    assert shown.measured[0] == "2.00 [2.00, 2.00]"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from palimpsest.chapters.neighbours import vision_poison, vision_spread, vision_stress
+from palimpsest.chapters.neighbours import vision_claims, vision_poison, vision_spread, vision_stress
 from palimpsest.chapters.neighbours import vision_tables as tables
 from palimpsest.chapters.neighbours.vision import Results, around
 from palimpsest.chapters.neighbours.vision_probes import exchanged, knowledge
@@ -76,10 +76,8 @@ def test_retrain_has_no_gap_to_itself(kind):
 
 def test_matching_subtracts_what_the_datamodels_say():
     given = problem(TINY, [0, 1])
-    originals, retrained = (vision_stress.first_of("tiny", kind) for kind in ("original", "retrain"))
-    oracle = vision_stress.named("tiny", "oracle matching", given, originals, retrained).predicted
-    assert torch.equal(oracle, logits(retrained, given.x))
-    predicted = vision_stress.named("tiny", "DMM", given, originals, retrained).predicted
+    originals = vision_stress.first_of("tiny", "original")
+    predicted = vision_stress.named("tiny", "DMM", given, originals).predicted
     moved = (predicted != logits(originals, given.x)).any(-1)
     assert not moved.gather(1, given.retain).any()
 
@@ -153,3 +151,27 @@ def test_nearer_is_judged_from_the_middle_and_only_by_a_test_that_separates():
 def test_an_arm_that_was_not_run_is_refused():
     with pytest.raises(ValueError, match="method: got 'other'"):
         results(linear={"original": 0.9}).column("probes", "linear", "other")
+
+
+def test_claims_are_judged_by_the_least_of_the_two_methods():
+    parts = {"body": {"Q-MUL": 0.5, "OEU": 0.9}, "head": {"Q-MUL": 0.9, "OEU": 0.5}}
+    for values in parts.values():
+        values |= dict.fromkeys(("fine-tune", "random label", "retrain"), 0.5)
+    judged = vision_claims.layer(results(**parts))
+    assert judged.measured.mean == pytest.approx(-40)
+    assert judged.verdict == "contradicted"
+    assert "Q-MUL -40.0 points" in judged.why
+    assert "OEU +40.0 points" in judged.why
+
+
+def test_what_the_other_half_of_the_poison_is_worth():
+    rows = [
+        {"method": method, "known": known, "seed": seed, "corrected": share}
+        for method, shares in {"original": (0.1, 0.1), "retrain": (0.2, 0.8)}.items()
+        for known, share in zip(("half", "all"), shares, strict=True)
+        for seed in range(3)
+    ]
+    empty = pd.DataFrame()
+    judged = vision_claims.poison(Results(empty, empty, empty, pd.DataFrame(rows), empty))
+    assert judged.measured.mean == pytest.approx(60)
+    assert judged.verdict == "supported"

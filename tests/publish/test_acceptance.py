@@ -69,6 +69,6 @@ def test_nothing_is_accepted_from_a_chapter_that_fails(done, monkeypatch):
 
 def test_every_paper_of_the_ledger_has_a_chapter():
     found = acceptance.chapters([ledger.file_of(claim) for claim in ledger.claims().values()])
-    assert sorted(found) == ["jscds", "oeu", "qmul", "sage", "sau"]
+    assert sorted(found) == ["jscds", "neighbours", "oeu", "qmul", "sage", "sau"]
     for chapter in found.values():
         assert (paths.ROOT / "notebooks" / f"{chapter}.py").exists()

@@ -18,7 +18,7 @@ from palimpsest.unlearning.vision import unlearn
 
 GUIDE = (paths.ROOT / "book" / "contribute.md").read_text("utf-8")
 PLACE = re.compile(r"`((?:lib|data|book|notebooks)/[\w./-]+)`")
-NEW = {"notebooks/06_slug.py"}
+NEW = {"notebooks/07_slug.py"}
 """What the reader is to make."""
 EXAMPLES = dict(re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL))
 """The code of the guide, by the file that it would be."""

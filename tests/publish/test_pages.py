@@ -11,7 +11,7 @@ import yaml
 from palimpsest import claims_figure, findings, ledger
 from palimpsest.chapters.shared import page
 from palimpsest.metrics.statistics import Estimate
-from palimpsest.papers import PAPERS
+from palimpsest.papers import CHAPTERS, PAPERS
 from palimpsest.publish import cards, front, machines, pages
 from palimpsest.runs.paths import ROOT
 from palimpsest.verdicts import Quantity
@@ -74,6 +74,24 @@ def test_a_chapter_begins_with_its_paper_s_title_and_what_held(stem, claims):
     assert shown.count("<li ") == len(own)
 
 
+def test_the_neighbours_chapter_begins_with_what_held_of_our_claims(claims):
+    own = findings.of(claims, "neighbours")
+    assert {claim.by for claim in own} == {"ours"}
+    assert 'page.opening("neighbours")' in (ROOT / "notebooks" / "06_neighbours.py").read_text(encoding="utf-8")
+    shown = page.opening("neighbours").data
+    assert f"Claims of ours ({len(own)}): " in shown
+    assert shown.count("<li ") == len(own)
+
+
+def test_a_passage_of_a_chapter_holds_what_was_accepted(claims):
+    (first, *_) = claims
+    shown = page.passage(f"<so> [[{first.id} {first.verdict}]].").data
+    assert f'&lt;so&gt; (<a href="../what_held.html#{first.id}">' in shown
+    assert findings.measured(first) in shown
+    with pytest.raises(ValueError, match="write that passage again"):
+        page.passage(f"[[{first.id} not run]]")
+
+
 def test_an_unknown_paper_has_no_first_screen():
     with pytest.raises(ValueError, match="paper: got 'another', want one of"):
         page.opening("another")
@@ -118,7 +136,7 @@ def test_a_passage_that_is_no_longer_true_is_refused(claims):
     assert findings.measured(first) in pages.fill(f"So it is [[{first.id} {first.verdict}]].", claims)
     with pytest.raises(ValueError, match=f"{first.id} is {first.verdict}; write that passage again"):
         pages.fill(f"[[{first.id} not run]]", claims)
-    with pytest.raises(ValueError, match=r"place: got \[\[nothing\]\]"):
+    with pytest.raises(ValueError, match=r"place: got \[\[nothing\]\], want a claim"):
         pages.fill("[[nothing]]", claims)
 
 
@@ -150,6 +168,6 @@ def test_the_table_to_download_has_every_claim_in_full(claims):
 def test_filters_count_cards(claims):
     shown = cards.filters(claims)
     assert f'href="#only-all">all ({len(claims)})' in shown
-    for stem, paper in PAPERS.items():
-        assert f"{paper.name} ({sum(c.paper == paper.name for c in claims)})" in shown
+    for stem, chapter in CHAPTERS.items():
+        assert f"{chapter.name} ({len(findings.of(claims, stem))})" in shown
         assert f"#only-{stem}:target" in (ROOT / "book" / "_static" / "claims.css").read_text(encoding="utf-8")

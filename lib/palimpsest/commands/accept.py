@@ -7,7 +7,9 @@ import typer
 from .failure import fail, needs_checkout
 
 
-def accept(papers: Annotated[list[str], typer.Argument(help="Whose values: sau, oeu, qmul, jscds, sage.")]) -> None:
+def accept(
+    papers: Annotated[list[str], typer.Argument(help="Whose values: sau, oeu, qmul, jscds, sage, neighbours.")],
+) -> None:
     """Execute the chapters of PAPERS, accept what they measure, execute again, render, and print what moved."""
     needs_checkout("accept")
     from palimpsest.publish import acceptance, gates  # jupyter takes seconds to import

@@ -6,7 +6,7 @@ from collections import Counter
 
 from palimpsest import findings, ledger
 from palimpsest.ledger import Claim
-from palimpsest.papers import PAPERS
+from palimpsest.papers import CHAPTERS, PAPERS
 from palimpsest.verdicts import VERDICTS
 
 COLUMNS = ("id", "paper", "by", "statement", "verdict", "quantity", "unit", "wants", "bar", "margin")
@@ -16,7 +16,7 @@ def filters(claims: list[Claim]) -> str:
     """Links that leave the cards of one paper or of one verdict: `book/_static/claims.css` hides the others while
     such a link is the target of the page's address."""
     found = Counter(c.verdict for c in claims)
-    by_paper = [_filter(stem, p.name, len(own)) for stem, p in PAPERS.items() if (own := findings.of(claims, stem))]
+    by_paper = [_filter(stem, p.name, len(own)) for stem, p in CHAPTERS.items() if (own := findings.of(claims, stem))]
     by_verdict = [_filter(findings.slug(v), f"{findings.MARK[v]} {v}", found[v]) for v in VERDICTS if found[v]]
     return "\n".join(
         [
@@ -33,9 +33,9 @@ def _filter(name: str, words: str, n: int) -> str:
 
 
 def cards(claims: list[Claim]) -> str:
-    """A section for each paper in reading order, and in it one for each of its claims."""
+    """A section for each chapter in reading order, and in it one for each of its claims."""
     parts = []
-    for stem, paper in PAPERS.items():
+    for stem, paper in CHAPTERS.items():
         if own := findings.of(claims, stem):
             parts += [f"### {paper.name}", "", f"{{doc}}`notebooks/{paper.chapter}`", ""]
             parts += [card(c, stem) for c in own]

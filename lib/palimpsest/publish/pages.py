@@ -30,7 +30,6 @@ PARTS: dict[str, Callable[[list[Claim]], str]] = {
     "ways_in": lambda claims: machines.doors(),
     "drills": lambda claims: machines.drilled(),
 }
-PLACE = re.compile(r"\[\[([^\]]+)\]\]")
 README_MARKERS = ("<!-- claims -->", "<!-- /claims -->")
 README_FIGURE = ("04_jscds", "fig-jscds-differences", "jscds_differences.svg")
 
@@ -38,22 +37,16 @@ README_FIGURE = ("04_jscds", "fig-jscds-differences", "jscds_differences.svg")
 def fill(page: str, claims: list[Claim]) -> str:
     """`page` with its places filled.
 
-    Raises ValueError for a place that is neither a part nor a claim, and for a claim that has another verdict than
-    the text says: then the text is no longer true.
+    Raises ValueError as `findings.place` does, for a place that is none of `PARTS`.
     """
-    known = {claim.id: claim for claim in claims}
 
     def put(place: re.Match) -> str:
         if place[1] in PARTS:
             return PARTS[place[1]](claims)
-        name, _, verdict = place[1].partition(" ")
-        if name not in known:
-            raise ValueError(f"place: got {place[0]}, want a claim with its verdict or one of {sorted(PARTS)}")
-        if known[name].verdict != verdict:
-            raise ValueError(f"place: got {place[0]}, but {name} is {known[name].verdict}; write that passage again")
-        return f"([{findings.MARK[verdict]} {findings.measured(known[name])}](#{name}))"
+        value, claim = findings.place(place[1], claims)
+        return f"([{value}](#{claim.id}))"
 
-    return PLACE.sub(put, page)
+    return findings.PLACE.sub(put, page)
 
 
 def write(results: Path | None = ledger.FRESH, build_dir: Path = paths.BUILD) -> list[Path]:

@@ -71,19 +71,11 @@ def execute(profile: str) -> Results:
     ]
     names = [(arm, s) for arm in ARMS for s in seeds]
     found = _named(names, runs.run_all(decode, jobs, show="decoding 1/3: drafters"))
-    jobs = [
-        {"profile": profile, "seed": s, "count": setting.followed, "speed_up": speed_up}
-        for speed_up in setting.speed_ups
-        for s in seeds
-    ]
-    names = [(f"skipping {speed_up:g}×, SAGE", s) for speed_up in setting.speed_ups for s in seeds]
+    jobs = [{"profile": profile, "seed": s, "count": setting.followed, "speed_up": setting.speed_up} for s in seeds]
+    names = [(f"skipping {setting.speed_up:g}×, SAGE", s) for s in seeds]
     found += _named(names, runs.run_all(skipped, jobs, show="decoding 2/3: layers left out"))
     found += _of_chapter(profile, setting, seeds)
-    jobs = [
-        {"profile": profile, "seed": s, "count": setting.single, "threshold": threshold}
-        for threshold in setting.thresholds
-        for s in seeds
-    ]
+    jobs = [{"profile": profile, "seed": s, "count": setting.single, "threshold": setting.threshold} for s in seeds]
     parts = runs.run_all(switched, jobs, show="decoding 3/3: two models")
     lossy = [
         {"threshold": job["threshold"], "seed": job["seed"]} | row

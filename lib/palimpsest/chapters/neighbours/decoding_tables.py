@@ -14,8 +14,6 @@ from palimpsest.metrics.statistics import Estimate, estimate
 RIVALS = {
     "trigrams, ADED's tree": "recycling, ADED's tree",
     "recycling, ADED's tree": "recycling, SAGE",
-    "superposed without n-grams, SAGE": "SAGE",
-    "superposed, SAGE": "superposed without n-grams, SAGE",
 }
 """Arm -> the arm that differs from it in one thing; all others are compared with SAGE and its trained drafter."""
 

@@ -1,8 +1,7 @@
 """The chapter's experiment in language: rivals beside NPO, GradDiff and SAU, and the stress tests on all of them.
 
 Jobs, each cached by itself: `reference` measures the original (the target) and Retrain (the oracle) of one recipe of
-pruning, `arm` and `rival` unlearn and measure, `restored` asks the arms to take false facts back,
-`ablated` takes value vectors out of the original.
+pruning, `arm` and `rival` unlearn and measure, `ablated` takes value vectors out of the original.
 """
 
 import pandas as pd
@@ -11,14 +10,14 @@ from torch import nn
 from palimpsest import runs
 from palimpsest.chapters.neighbours.language_arms import forgetful, name_of
 from palimpsest.chapters.neighbours.language_measures import stressed
-from palimpsest.chapters.neighbours.language_probes import ablated, restored
+from palimpsest.chapters.neighbours.language_probes import ablated
 from palimpsest.chapters.neighbours.language_results import ORIGINAL, RETRAIN, Results, compared
 from palimpsest.chapters.neighbours.language_search import settings_of, sharp
 from palimpsest.chapters.neighbours.profiles import LANGUAGE, SHARP, Language, Sharp
 from palimpsest.chapters.sau.arms import DENSE, Arm
 from palimpsest.chapters.sau.cohort import gather, judge_of
 from palimpsest.chapters.sau.course import forget
-from palimpsest.chapters.sau.profiles import JUDGED_AT, MAIN, PROFILES, Values
+from palimpsest.chapters.sau.profiles import JUDGED_AT, PROFILES, Values
 from palimpsest.chapters.sau.search import chosen
 from palimpsest.chapters.sau.small import Cohort
 from palimpsest.chapters.shared.profiles import choose
@@ -36,15 +35,10 @@ def reference(profile: str, seed: int, pruner: str, sparsity: str) -> list[dict]
 
 
 def arm(profile: str, seed: int, fields: dict, values: Values) -> list[dict]:
-    """The row of an arm; of NPO's arm A also that of the model pruned and recovered afterwards, U→P."""
+    """The row of an arm."""
     cohort, this = gather(profile, "replication", seed), (Sharp if "rho" in fields else Arm)(**fields)
     model, masks, course = forget(cohort, this, tuple(values))
-    rows = [_row(cohort, name_of(this), this.start, model, masks) | {"taken": course["taken"]}]
-    if this == Arm(MAIN, "A"):
-        for kind, after, kept in cohort.pruned_after(model, *JUDGED_AT):
-            if kind == "A":
-                rows.append(_row(cohort, f"{MAIN} U→P", JUDGED_AT, after, kept))
-    return rows
+    return [_row(cohort, name_of(this), this.start, model, masks) | {"taken": course["taken"]}]
 
 
 def rival(profile: str, seed: int, name: str, settings: dict[str, float]) -> list[dict]:
@@ -70,18 +64,16 @@ def execute(profile: str) -> Results:
     jobs.append({"what": "arm", "fields": sam.fields, "values": own})
     jobs += [{"what": "rival", "name": name, "settings": settings[name]} for name in setting.rivals]
     for pruner, sparsity in (DENSE, JUDGED_AT):
-        recipe = {"pruner": pruner, "sparsity": sparsity}
-        asked = [[arm.fields, values[arm.key]] for arm in setting.restored if arm.start == (pruner, sparsity)]
-        jobs += [{"what": "reference", **recipe}, {"what": "restored", **recipe, "arms": asked}]
-    jobs += [{"what": "ablated", "vectors": vectors} for vectors in setting.ablated]
+        jobs.append({"what": "reference", "pruner": pruner, "sparsity": sparsity})
+    jobs.append({"what": "ablated", "vectors": setting.ablated})
     whole = [{"profile": profile, "seed": seed, **job} for seed in setting.seeds for job in jobs]
     found = runs.run_all(job, whole, show="neighbours: language")
-    parts = {"restored": [], "ablated": [], "rows": []}
+    parts = {"ablated": [], "rows": []}
     for one, rows in zip(whole, found, strict=True):
-        parts[one["what"] if one["what"] in parts else "rows"] += rows
+        parts["ablated" if one["what"] == "ablated" else "rows"] += rows
     tables = {name: pd.DataFrame(rows) for name, rows in parts.items()}
     search = neighbours.language_search() if setting.shipped else None
-    return Results(compared(tables["rows"]), tables["restored"], tables["ablated"], search)
+    return Results(compared(tables["rows"]), tables["ablated"], search)
 
 
 def values_of(setting: Language) -> dict[tuple[str, ...], Values]:
@@ -93,5 +85,5 @@ def values_of(setting: Language) -> dict[tuple[str, ...], Values]:
 
 def job(what: str, **config) -> list[dict]:
     """One job of the experiment by its name."""
-    jobs = {"reference": reference, "arm": arm, "rival": rival, "restored": restored, "ablated": ablated}
+    jobs = {"reference": reference, "arm": arm, "rival": rival, "ablated": ablated}
     return jobs[what](**config)

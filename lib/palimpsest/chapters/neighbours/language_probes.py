@@ -1,53 +1,14 @@
-"""Looks aside in language: false facts that are to be taken back, and value vectors that are taken out."""
-
-import copy
+"""A look aside in language: value vectors that are taken out."""
 
 import torch
 
-from palimpsest.chapters.neighbours.language_arms import name_of
 from palimpsest.chapters.neighbours.language_measures import facts
 from palimpsest.chapters.neighbours.language_results import ORIGINAL
-from palimpsest.chapters.sau.arms import DENSE, Arm
+from palimpsest.chapters.sau.arms import DENSE
 from palimpsest.chapters.sau.cohort import gather, judge_of
-from palimpsest.data import author_forms
 from palimpsest.training import seeds
-from palimpsest.unlearning.language import restor, trace, unlearn
+from palimpsest.unlearning.language import trace
 from palimpsest.unlearning.language.evaluation import probability
-
-CORRUPTION = {"lr": 3e-3, "epochs": 10}
-"""Until the false answers are known as well as the true ones were."""
-
-
-def restored(profile: str, seed: int, pruner: str, sparsity: str, arms: list[list]) -> list[dict]:
-    """RESTOR's rows: the original, trained on one false answer to each forget question, and what arms (their fields
-    and values) make of it when they forget the false ones; each with the probability of the true facts, "fact", and
-    the share of the way back, "restored". No bar is kept: a run is taken where it ends."""
-    cohort = gather(profile, "replication", seed)
-    setting, (model, masks) = cohort.setting, cohort.load(ORIGINAL, pruner, sparsity)
-    false = cohort.encode(restor.corrupted(author_forms.forms(cohort.forget)["question"]))
-    clean = probability(model, facts(cohort))
-    restor.corrupt(model, false, seed=seeds.derived(seed, "corruption"), masks=masks, **CORRUPTION)
-    covered = probability(model, facts(cohort))
-    shares = {"clean": clean, "corrupt": covered}
-    for fields, (lr, alpha) in arms:
-        this, changed = Arm(**fields), copy.deepcopy(model)
-        unlearn(
-            changed,
-            false,
-            cohort.encode(cohort.known),
-            this.objective(alpha),
-            lr=lr,
-            update=this.update(masks, changed, seed, setting.top),
-            epochs=setting.unlearn_epochs,
-            batch_size=setting.unlearn_batch,
-            seed=seeds.derived(seed, "unlearning"),
-        )
-        shares[name_of(this)] = probability(changed, facts(cohort))
-    where = {"seed": seed, "pruner": pruner, "sparsity": sparsity}
-    return [
-        where | {"arm": name, "fact": fact, "restored": restor.restored(fact, covered, clean)}
-        for name, fact in shares.items()
-    ]
 
 
 def ablated(profile: str, seed: int, vectors: int) -> list[dict]:

@@ -53,10 +53,15 @@ def separates(results: Results, test: str, recipe: tuple[str, str]) -> bool:
     return separation(results, test, recipe).low > LEAST
 
 
-def left(results: Results, test: str, arm: str, recipe: tuple[str, str]) -> Estimate:
-    """What is left of the original's lead over Retrain, in percent of the mean lead, paired by seed."""
+def remaining(results: Results, test: str, arm: str, recipe: tuple[str, str]) -> pd.Series:
+    """What is left of the original's lead over Retrain, in percent of the mean lead, by seed."""
     beyond = values(results, test, arm, recipe) - values(results, test, RETRAIN, recipe)
-    return estimate(100 * beyond / separation(results, test, recipe).mean)
+    return 100 * beyond / separation(results, test, recipe).mean
+
+
+def left(results: Results, test: str, arm: str, recipe: tuple[str, str]) -> Estimate:
+    """`remaining` over seeds."""
+    return estimate(remaining(results, test, arm, recipe))
 
 
 def verdict(found: Estimate) -> str:

@@ -13,11 +13,10 @@ ORIGINAL, RETRAIN = "target", "oracle"
 @dataclass(frozen=True, eq=False)
 class Results:
     """`rows`: one per model, with "gap closed" as in the SAU chapter and the columns of `language_measures.TESTS`;
-    `restored`, `ablated`: the rows of these jobs; `search`: the trials that chose the rivals' settings, None where
+    `ablated`: the rows of that job; `search`: the trials that chose the rivals' settings, None where
     none are shipped."""
 
     rows: pd.DataFrame
-    restored: pd.DataFrame
     ablated: pd.DataFrame
     search: pd.DataFrame | None
 

@@ -101,19 +101,6 @@ def in_context(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def restored(results: Results) -> pd.DataFrame:
-    """RESTOR: the true facts' probability before and after false training, and the share of the way back that each
-    arm finds when it forgets the false answers, in %."""
-    rows = []
-    for (pruner, sparsity, arm), part in results.restored.groupby(["pruner", "sparsity", "arm"], sort=False):
-        row = {"model": named((pruner, sparsity)), "after": arm}
-        row["probability of the true facts"] = level(estimate(100 * part.fact))
-        if arm not in ("clean", "corrupt"):
-            row["restored"] = level(estimate(100 * part.restored))
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def ablated(results: Results) -> pd.DataFrame:
     """The original without some value vectors of each layer, in %: the forget facts, and the retention kept."""
     rows = []

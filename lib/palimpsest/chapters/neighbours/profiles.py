@@ -27,33 +27,30 @@ class Sharp(Arm):
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """`arms` are those of SAU's headline and the dense GradDiff, `rivals` names of `RIVALS`, all run on `seeds`, with
-    the arm `Sharp`; `restored` are the arms that are asked to take false facts back. `places`: settings that each
-    rival is tried with on `tuning_seeds`, the same number for all. `ablated`: how many value vectors of each layer
-    are taken out of the original. `asked`: every so manieth forget question is asked in all forms. `shipped`: the
-    trials are read from `data/`."""
+    """`arms` are of the SAU chapter, `rivals` names of `RIVALS`, all run on `seeds`, with the arm `Sharp`. `places`:
+    settings that each rival is tried with on `tuning_seeds`, the same number for all. `ablated`: how many value
+    vectors of each layer are taken out of the original. `asked`: every so manieth forget question is asked in all
+    forms. `shipped`: the trials are read from `data/`."""
 
     name: str
     seeds: tuple[int, ...]
     tuning_seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
     rivals: tuple[str, ...] = ("ULD", "ROCR", "ECO", "Neuron Adjust", "Key Space Detection")
-    restored: tuple[Arm, ...]
-    ablated: tuple[int, ...] = (10, 40, 80)
+    ablated: int = 40
     places: int = 9
     asked: int = 2
     shipped: bool = False
 
 
-DENSE_NPO, DENSE_GRADDIFF = Arm(MAIN, "A"), Arm("GradDiff", "A")
-MASKED, SAU = Arm(MAIN, "C", *JUDGED_AT), Arm(MAIN, "D", *JUDGED_AT, "wanda")
+ARMS = (Arm(MAIN, "A"), Arm(MAIN, "D", *JUDGED_AT, "wanda"))
+"""NPO on the dense model, and SAU."""
 
 CI = Language(
     name="ci",
     seeds=tuple(range(210, 220)),
     tuning_seeds=tuple(range(1000, 1005)),
-    arms=(DENSE_NPO, DENSE_GRADDIFF, Arm(MAIN, "B", *JUDGED_AT), MASKED, SAU, Arm(MAIN, "F", *JUDGED_AT)),
-    restored=(DENSE_NPO, DENSE_GRADDIFF, MASKED, SAU),
+    arms=ARMS,
     shipped=True,
 )
 
@@ -61,9 +58,8 @@ SMOKE = Language(
     name="smoke",
     seeds=(0, 1),
     tuning_seeds=(1000,),
-    arms=(DENSE_NPO, SAU),
-    restored=(DENSE_NPO,),
-    ablated=(4,),
+    arms=ARMS,
+    ablated=4,
     places=1,
     asked=8,
 )

@@ -24,7 +24,7 @@ def spread(profile: str, method: str, values: Sequence[float]) -> list[dict]:
         if method in ("original", "retrain again"):
             models = loaded(profile, seed, method, count)
         else:
-            chosen = named(profile, method, given, originals, retrained)
+            chosen = named(profile, method, given, originals)
             models = forgotten(setting, originals, given, chosen, [value] * count)
         x, y = given.take(given.forget)
         margins = [

@@ -31,9 +31,7 @@ from palimpsest.unlearning.vision import Method, unlearn
 from palimpsest.unlearning.vision.datamodels import DatamodelMatching
 from palimpsest.unlearning.vision.worst_case import worst_case
 
-PUBLISHED = ("fine-tune", "random label", "SCRUB", "SSD", "Q-MUL", "OEU")
-MATCHING = ("DMM", "oracle matching")
-"""Datamodel matching, and the same with Retrain's own outputs, at datamodel matching's step sizes."""
+PUBLISHED = ("fine-tune", "random label", "SCRUB", "Q-MUL", "OEU")
 
 
 def forgotten(setting: Setting, models: list[nn.Module], given: Problem, method: Method, values) -> list[nn.Module]:
@@ -46,12 +44,10 @@ def forgotten(setting: Setting, models: list[nn.Module], given: Problem, method:
     return copies
 
 
-def named(profile: str, method: str, given: Problem, originals, retrained) -> Method:
-    """A method of chapters 2 and 3, or one of MATCHING for these networks."""
-    if method not in MATCHING:
+def named(profile: str, method: str, given: Problem, originals: list[nn.Module]) -> Method:
+    """A method of chapters 2 and 3, or datamodel matching, "DMM", for these networks."""
+    if method != "DMM":
         return METHODS[method]
-    if method == "oracle matching":
-        return DatamodelMatching(predicted=training.logits(retrained, given.x))
     predicted = training.logits(originals, given.x).clone()
     for k, seed in enumerate(given.seeds):
         added = runs.artifact(world, {"profile": profile, "seed": seed})["contribution"]
@@ -71,7 +67,7 @@ def tried(profile: str, method: str, values: Sequence[float]) -> list[dict]:
     given = problem(setting, setting.seeds)
     originals, retrained = first_of(profile, "original"), first_of(profile, "retrain")
     targets = measures.report(measures.outputs(retrained, given), given.seeds, "validation")
-    chosen = named(profile, method, given, originals, retrained)
+    chosen = named(profile, method, given, originals)
     for value in values:
         try:
             models = forgotten(setting, originals, given, chosen, [value] * len(originals))
@@ -133,7 +129,7 @@ def measured(profile: str, kind: str, method: str, values: Sequence[float], belo
     elif method == "retrain again":
         models = first_of(profile, method)
     else:
-        models = forgotten(setting, originals, given, named(profile, method, given, originals, retrained), values)
+        models = forgotten(setting, originals, given, named(profile, method, given, originals), values)
     asked = _of_class(given) if kind == "one class" else given.take(given.forget)
     told, targets = (measures.report(measures.outputs(m, given), given.seeds) for m in (models, retrained))
     known = knowledge(models, originals, retrained, given, asked)

@@ -13,6 +13,11 @@ def level(e: Estimate, unit: str = "%") -> str:
     return f"{e.mean:.1f} {unit} [{e.low:.1f}, {e.high:.1f}]"
 
 
+def listed(differences: dict[str, Estimate]) -> str:
+    """Each by its name, as `show` says it, in points."""
+    return "; ".join(f"{name} {show(e)}" for name, e in differences.items())
+
+
 def ahead(differences: dict[str, Estimate]) -> set[str]:
     """The names where the difference is positive and survives Holm's correction over all of them."""
     return {name for name in holm({n: e.p for n, e in differences.items()}) if differences[name].mean > 0}

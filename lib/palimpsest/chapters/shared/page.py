@@ -1,6 +1,7 @@
 """What every page of the book does alike: how it begins, its verdicts, its provenance."""
 
 import gc
+import re
 import warnings
 from collections.abc import Callable
 from html import escape
@@ -12,21 +13,22 @@ from IPython.display import HTML
 from palimpsest import claims_figure, figures, findings, kernels, ledger, runs
 from palimpsest.chapters.shared.profiles import choose
 from palimpsest.ledger import Judgement
-from palimpsest.papers import PAPERS
+from palimpsest.papers import CHAPTERS, PAPERS
 
 
 def opening(paper: str) -> HTML:
-    """The first screen of the chapter on `paper`, the stem of its files: what held in two sentences, how large the
-    test was, and the figure of its claims.
+    """The first screen of the chapter on `paper`, the stem of its files, or on the neighbours: what held in two
+    sentences, how large the test was, and the figure of its claims.
 
     It shows what was accepted, as the cells of the claims do. So it does not wait for the run below it, and a run
     that comes out otherwise is seen there. Raises ValueError for an unknown paper.
     """
-    if paper not in PAPERS:
-        raise ValueError(f"paper: got {paper!r}, want one of {sorted(PAPERS)}")
+    if paper not in CHAPTERS:
+        raise ValueError(f"paper: got {paper!r}, want one of {sorted(CHAPTERS)}")
     claims = findings.of(ledger.load(), paper)
-    said = f"{findings.held(claims, 'the paper’s')} {findings.main_claim(claims, paper)}"
-    facts = " · ".join(filter(None, [findings.effort(claims), f"read: {PAPERS[paper].read}", "toy models"]))
+    tally = findings.held(claims, "the paper’s") if paper in PAPERS else findings.tally(claims)
+    said = f"{tally} {findings.main_claim(claims, paper)}"
+    facts = " · ".join(filter(None, [findings.effort(claims), f"read: {CHAPTERS[paper].read}", "toy models"]))
     return HTML(
         f"<p><b>What held here.</b> {escape(said)}</p>\n<p>{escape(facts)}</p>\n"
         f"{claims_figure.figure(claims, '../what_held.html')}"
@@ -46,6 +48,18 @@ def found(*names: str) -> HTML:
         for claim in (known[name] for name in names)
     ]
     return HTML("\n".join(["<ul>", *rows, "</ul>"]))
+
+
+def passage(text: str) -> HTML:
+    """A paragraph whose places, such as `[[sau-best inconclusive]]`, hold what was accepted for a claim of another
+    chapter. Raises ValueError as `findings.place` does."""
+    claims = ledger.load()
+
+    def put(place: re.Match) -> str:
+        value, claim = findings.place(place[1], claims)
+        return f'(<a href="../what_held.html#{claim.id}">{escape(value)}</a>)'
+
+    return HTML(f"<p>{findings.PLACE.sub(put, escape(text))}</p>")
 
 
 def begin(profile: str, settings: dict):
