@@ -1,7 +1,10 @@
 """Further inputs of the kinds that were once taken wrongly: right, or refused by an argument's name."""
 
 import pytest
+import torch
 from own_models import CHATML, SIZES, files, folder, tokenizer
+from torch import nn
+from torch.nn.utils.prune import random_unstructured
 from transformers import (
     Cohere2Config,
     Cohere2ForCausalLM,
@@ -12,11 +15,15 @@ from transformers import (
     PhimoeConfig,
     PhimoeForCausalLM,
 )
+from typer.testing import CliRunner
 
+from palimpsest.commands.main import app
 from palimpsest.data.questions import read_jsonl
 from palimpsest.metrics.generation import rouge_l_recall
 from palimpsest.nets import language
+from palimpsest.nets.quantised import quantise
 from palimpsest.pruning.decoder import require_linear
+from palimpsest.selection import select
 from palimpsest.unlearning.language.request import Request, load
 
 HEADED = CHATML.replace("<|im_start|>", "<|start|>").replace("<|im_end|>\n", "<|eot_id|>")
@@ -132,3 +139,60 @@ def test_a_file_that_is_no_json_lines_is_refused_by_its_line(tmp_path, raw, mess
 )
 def test_words_of_other_scripts_count(reference, written, share):
     assert rouge_l_recall([reference], [written])[0] == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.utils.parametrizations.orthogonal, lambda part: random_unstructured(part, "weight", 0.5)]
+)
+def test_a_weight_that_is_computed_from_others_is_refused(norm):
+    with pytest.raises(ValueError, match="model: got '1', whose weight is computed from others"):
+        quantise(nn.Sequential(nn.Linear(4, 4), norm(nn.Linear(4, 4)), nn.Linear(4, 2)), "W4A4", torch.ones(8, 4))
+
+
+class Twice(nn.Module):
+    """A linear layer, `part` in the middle, and two more."""
+
+    def __init__(self, part, run):
+        super().__init__()
+        self.first, self.part, self.last = nn.Linear(4, 4), part, nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        self.run = run
+
+    def forward(self, x):
+        return self.last(self.run(self.part, self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("part", "run"),
+    [
+        (nn.LSTM(4, 4), lambda part, x: part(x[None])[0][0]),
+        (nn.Bilinear(4, 4, 4), lambda part, x: part(x, x)),
+    ],
+)
+def test_what_stays_in_float_is_named(part, run):
+    with pytest.warns(UserWarning, match=rf"quantise leaves in float: part \({type(part).__name__}\)"):
+        quantise(Twice(part, run), "W4A4", torch.ones(8, 4))
+
+
+LABELS = torch.arange(60) % 3
+DRAWN = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "kept"),
+    [
+        (DRAWN.double() * 1e-300, LABELS, 30),
+        (torch.ones(60, 8), LABELS, 30),
+        (DRAWN, torch.cat([torch.zeros(1, dtype=torch.int64), torch.ones(59, dtype=torch.int64)]), 31),
+    ],
+)
+def test_features_of_any_size_give_as_many_different_samples_as_asked_for(features, labels, kept):
+    assert len(select(features, labels, fraction=0.5, method="jscds").unique()) == kept
+
+
+def test_the_command_takes_a_layers_number_or_a_modules_name(given):
+    files = [word for name in ("model", "forget", "retain", "out") for word in (f"--{name}", str(given[name]))]
+    for layer, said in (("9", "layer: got 9, want 0 to 1"), ("model.x", "layer: got 'model.x', want the name")):
+        options = ["--method", "rmu", "--sparsity", "dense", "--layer", layer, "--yes"]
+        done = CliRunner().invoke(app, ["unlearn", *files, *options])
+        assert done.exit_code == 1
+        assert said in done.stderr
