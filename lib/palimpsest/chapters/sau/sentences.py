@@ -48,8 +48,8 @@ def truth_ratios(results: Results) -> str:
 def relearning(results: Results) -> str:
     names = {"oracle": "oracle", **NAMES}
     ends = {
-        kind: estimate([curve[-1] for curve in results.column("relearnt", kind).dropna()])
+        kind: estimate([100 * curve[-1] for curve in results.column("relearnt", kind).dropna()])
         for kind in ("oracle", "A", "C", "D wanda")
     }
-    said = "; ".join(f"{names[kind]} {level(e, '')}" for kind, e in ends.items())
+    said = "; ".join(f"{names[kind]} {level(e)}" for kind, e in ends.items())
     return f"Probability of the other forget answers after the last epoch: {said}."

@@ -48,6 +48,8 @@ def plane(results: Results, at: tuple[str, str] = HEADLINE) -> Figure:
         )
     axis.set(xlabel="FA: accuracy on the forget set, %", ylabel="RA: accuracy on the retain set, %")
     axis.set_title(f"{at[0]}, {at[1]}: the star is where to be")
+    for limits, limit in ((axis.get_xlim(), axis.set_xlim), (axis.get_ylim(), axis.set_ylim)):
+        limit(max(limits[0], -2), min(limits[1], 102))  # an interval may run beyond what an accuracy can be
     figure.legend(loc="outside right upper", fontsize=7)
     figure.draw_without_rendering()  # the layout decides where points are, and so where their numbers fit
     at_points = axis.transData.transform(points) * 72 / figure.dpi
