@@ -24,7 +24,7 @@ DROPPED = (
 )
 """What a page holds for its screen alone, and code that it folds away."""
 CHAPTER = re.compile(r"^= ", re.MULTILINE)
-MARK = re.compile(r"^\s*= ")
+MARK = re.compile(r"^\s*=(\s|$)")
 """The mark of no effect at the head of a text, which Typst would read as a heading."""
 READER = "html+tex_math_single_backslash-native_divs-native_spans"
 
