@@ -11,7 +11,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 GATES := $(BIN)/python -m palimpsest.publish.gates
 
-.PHONY: help env book test lab practice chapter quick claims bench drills study archive clean lock
+.PHONY: help env book test lab practice chapter quick claims bench drills study pdf archive clean lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ drills: env ## try random inputs, kills and changed bytes, and record what came 
 
 study: env ## run what is still pending at profile study (hours; can be stopped and started again)
 	@$(BIN)/palimpsest run --profile study --pending
+
+pdf: env ## set the built site as one PDF, _build/palimpsest.pdf (needs the extra pdf)
+	@$(BIN)/python -m palimpsest.publish.pdf
 
 archive: env ## write one file with sources, results and site, for deposit
 	@$(BIN)/python -m palimpsest.publish.archive

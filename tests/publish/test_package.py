@@ -28,7 +28,7 @@ OF_THE_CHECKOUT = (
     "build/",
     *(
         f"publish/{name}.py"
-        for name in ("finish", "formulas", "gates", "heads", "kernel", "site", "sitecheck", "weight")
+        for name in ("finish", "formulas", "gates", "heads", "kernel", "pdf", "site", "sitecheck", "weight")
     ),
 )
 """Files that work on a checkout alone, with the environment of `make env`."""
