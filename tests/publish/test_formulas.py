@@ -16,7 +16,7 @@ def katex():
 
 def test_inline_and_displayed_formulas_are_set(katex):
     page = BeautifulSoup(
-        r'<p>x <span class="math notranslate">\(J \le \ln 2\)</span> y</p>'
+        r'<head></head><p>x <span class="math notranslate">\(J \le \ln 2\)</span> y</p>'
         r'<div class="math" id="eq"><span class="eqno">(1)<a href="#eq">#</a></span>\[\frac{a}{b}\]</div>',
         "html.parser",
     )
@@ -26,6 +26,8 @@ def test_inline_and_displayed_formulas_are_set(katex):
     assert inline.select_one(".katex-display") is None
     assert [child.get("class") for child in displayed.find_all(recursive=False)] == [["eqno"], ["katex-display"]]
     assert r"\[" not in page.get_text()
+    assert not page.select("[style]")
+    assert ".katex .k0.k0.k0{" in page.head.style.string
 
 
 @pytest.mark.parametrize(

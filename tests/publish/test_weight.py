@@ -3,7 +3,7 @@
 import pytest
 from bs4 import BeautifulSoup
 
-from palimpsest.publish import weight
+from palimpsest.publish import stylesheets, weight
 
 WORDS = {"used", "top", "spin"}
 
@@ -29,7 +29,7 @@ WORDS = {"used", "top", "spin"}
     ],
 )
 def test_rules_of_unused_classes_go(css, left):
-    assert weight.used_rules(css, WORDS).replace("\n", "") == left
+    assert stylesheets.used(css, WORDS).replace("\n", "") == left
 
 
 HEAD = """<script src="_static/katex.min.js?v=1"></script><script src="_static/copybutton.js"></script>
@@ -64,9 +64,16 @@ def test_menus_and_titles_need_no_script():
 
 def test_figures_wait_and_blanks_have_no_marks():
     page = BeautifulSoup(
-        '<article><img src="a.svg"/></article><div class="highlight"><pre>a<span class="w"> </span>b</pre></div>',
+        '<article><img src="a.svg"/></article><div class="highlight"><pre><span></span><span class="n">a</span>'
+        '<span class="w"> </span><span class="k">b</span></pre></div>',
         "html.parser",
     )
     weight.lighten_page(page)
     assert page.img["loading"] == "lazy"
-    assert str(page.pre) == "<pre>a b</pre>"
+    assert str(page.pre) == '<pre>a <span class="k">b</span></pre>'
+
+
+def test_custom_properties_that_nothing_reads_go():
+    css = ':root{--a:1px;--b:var(--c);--c:url("x;y");--d:2;color:red}@media print{p{--a:0;--e:1}}'
+    left = stylesheets.without_unread({"own.css": css}, ["margin:var( --a)", "set('--d')"])["own.css"]
+    assert left == ":root{--a:1px;--d:2;color:red}@media print{p{--a:0}}"

@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 from bs4 import BeautifulSoup
 
-from palimpsest.publish import heads, vector, weight
+from palimpsest.publish import access, heads, vector, weight
 from palimpsest.publish.formulas import Typesetter
 from palimpsest.runs.paths import ROOT
 
@@ -26,6 +26,7 @@ def finish(html_dir: Path, source: Path) -> None:
         page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
         heads.describe(page, name, heads.cited(_text(source / name)), book)
         problems += [f"  {name}: {line}" for line in katex.typeset(page)]
+        access.open_up(page)
         weight.lighten_page(page)
         path.write_text(str(page), encoding="utf-8")
     if problems:

@@ -9,6 +9,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup
 from py_mini_racer import JSEvalException, MiniRacer
 
+MATHML = ' xmlns="http://www.w3.org/1998/Math/MathML"'
 DELIMITED = re.compile(r"\\\((?P<inline>.*)\\\)|\\\[(?P<display>.*)\\\]", re.DOTALL)
 
 
@@ -40,5 +41,20 @@ class Typesetter:
                 continue
             for text in texts[1:]:
                 text.extract()
-            texts[0].replace_with(BeautifulSoup(html, "html.parser"))
+            # In HTML the name space goes without saying.
+            texts[0].replace_with(BeautifulSoup(html.replace(MATHML, ""), "html.parser"))
+        _share_styles(page)
         return problems
+
+
+def _share_styles(page: BeautifulSoup) -> None:
+    """Name each style that KaTeX writes at a box, hundreds of times a page, once in the head."""
+    names: dict[str, str] = {}
+    for box in page.select(".katex [style]"):
+        name = names.setdefault(box.attrs.pop("style"), f"k{len(names)}")
+        box["class"] = [*box.get("class", []), name]
+    if names:
+        sheet = page.new_tag("style")
+        # Thrice named, the class outweighs KaTeX's own rules, as the attribute did.
+        sheet.string = "".join(f".katex .{name}.{name}.{name}{{{style}}}" for style, name in names.items())
+        page.head.append(sheet)

@@ -27,8 +27,8 @@ HEAD = {
     "icon": "link[rel~=icon]",
 }
 VERBATIM = ["script", "style", "pre", "code", "textarea"]
-OPENING = 600_000
-"""Bytes of a page with its scripts, styles and the pictures that do not wait. Fonts come on top: which of them a
+WHOLE = 720_000
+"""Bytes of a page with its scripts, styles and pictures, those that wait too. Fonts come on top: which of them a
 browser asks for depends on what it draws, up to 90 kB on the pages with most formulas."""
 ASKING = {"script": JS_FOREIGN, "style": CSS_FOREIGN}
 
@@ -48,7 +48,6 @@ class _Page:
         loads = [address for tag in tags for address in _loads(tag)]
         self.local = [address for address in loads if not FOREIGN.match(address)]
         self.foreign = [address for address in loads if FOREIGN.match(address)]
-        self.eager = {address for tag in tags if tag.get("loading") != "lazy" for address in _loads(tag)}
         for tag in tags:
             self.foreign += CSS_FOREIGN.findall(tag.get("style", ""))
             if tag.name in ASKING:
@@ -90,7 +89,7 @@ def check(html_dir: Path) -> list[str]:
 
     A page must ask no other host for anything when it is opened (links that a reader follows are free), have
     one search field, give every image alternative text, leave no formula unset, name no link, anchor or file that
-    is not there, have what `HEAD` lists, and open with at most `OPENING` bytes.
+    is not there, have what `HEAD` lists, and weigh at most `WHOLE` bytes.
     """
     pages = {path.resolve(): _Page(_read(path)) for path in sorted(html_dir.rglob("*.html"))}
     if not pages:
@@ -102,9 +101,11 @@ def check(html_dir: Path) -> list[str]:
         found += [f"{name}: image without alternative text: {source}" for source in page.no_alt]
         found += [f"{name}: TeX outside a formula: {text}" for text in page.raw_tex]
         found += [f"{name}: formula that was not set: {text}" for text in page.not_set]
-        opening = sum(file.stat().st_size for file in _opened(path, page))
-        if opening > OPENING:
-            found.append(f"{name}: {opening / 1e3:.0f} kB to open; at most {OPENING / 1e3:.0f} kB are wanted")
+        weight = sum(file.stat().st_size for file in _opened(path, page))
+        if weight > WHOLE:
+            found.append(
+                f"{name}: {weight / 1e3:.0f} kB with all that it loads; at most {WHOLE / 1e3:.0f} kB are wanted"
+            )
         found += [f"{name}: no {what} in its head" for what in page.lacking]
         if page.searches != 1:
             found.append(f"{name}: {page.searches} search fields; one is wanted")
@@ -122,8 +123,8 @@ def _read(path: Path) -> str:
 
 
 def _opened(path: Path, page: _Page) -> set[Path]:
-    """The files of the site that a browser fetches to show the top of a page, fonts aside."""
-    named = {(path.parent / unquote(urlsplit(address).path)).resolve() for address in page.eager}
+    """The files of the site that a browser fetches for a page, fonts aside."""
+    named = {(path.parent / unquote(urlsplit(address).path)).resolve() for address in page.local}
     return {path} | {file for file in named if file.is_file()}
 
 

@@ -1,24 +1,35 @@
 """Write an SVG of matplotlib's shorter, so that it looks the same: fewer digits, each style and name written once,
-grey pictures without colours. A scatter of some thousand points shrinks to a fourth, a plot to a half."""
+the points of a scatter as one line's markers, letters in a font, grey pictures without colours. A scatter of some
+thousand points shrinks to an eighth, a plot to a third."""
 
 import base64
 import io
 import re
 from collections import Counter
+from decimal import Decimal
 from itertools import groupby
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from PIL import Image, ImageChops
 
+from palimpsest.publish import lettering, marks, outlines
+
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 ElementTree.register_namespace("", SVG)
 HREF = f"{{{XLINK}}}href"
-LENGTHS = ("d", "x", "y", "points")
+USE, GROUP, CLIP = f"{{{SVG}}}use", f"{{{SVG}}}g", "clip-path"
+LENGTHS = ("x", "y", "points")
 """Attributes in points of 1/72 inch, or in hundredths of an em; a transform has factors too, and keeps its digits."""
+GRID, MARK_GRID = Decimal("0.01"), Decimal("0.1")
+"""Where corners of lines and centres of marks are put, in points. A screen shows no less than half a point."""
+GLYPH, GLYPH_TENTH = "scale(0.015625)", "scale(.15625)"
+"""Outlines of letters come in units of 1/6400 em; a tenth of these is finer than a screen shows."""
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 REFERENCE = re.compile(r"#([^\")]+)")
 PNG = "data:image/png;base64,"
+SHADES = 64
+"""A picture of so many greys is a photograph; a matrix drawn as one has fewer, and keeps each pixel."""
 
 
 def shorten(svg: str) -> str:
@@ -32,17 +43,36 @@ def shorten(svg: str) -> str:
     for tag in root.iter():
         tag.tail = None
         tag.text = tag.text.strip() if tag.text else None
-        for name in LENGTHS:
-            if name in tag.attrib:
-                short = NUMBER.sub(_rounded, " ".join(tag.attrib[name].split()))
-                tag.set(name, re.sub(r" ?([A-Za-z]) ?", r"\1", short))
         address = tag.attrib.pop(HREF, None)
         if address:
-            tag.set("href", PNG + _repack(address.removeprefix(PNG)) if address.startswith(PNG) else address)
+            tag.set("href", _repack(address.removeprefix(PNG)) if address.startswith(PNG) else address)
         _merge_clipped(tag)
+    fonts = lettering.letter(root)
     _short_names(root)
-    _classes(root)
+    _unwrap(root)
+    marks.join(root)
+    for tag in root.iter():
+        _shorten_numbers(tag)
+    _classes(root, fonts)
     return ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
+
+
+def _shorten_numbers(tag: Element) -> None:
+    """Round what is a length; a mere shift of what is used becomes its `x` and `y`."""
+    if tag.tag == USE and not {"x", "y"} & tag.attrib.keys():
+        shift = lettering.SHIFT.fullmatch(tag.get("transform", ""))
+        if shift:
+            del tag.attrib["transform"]
+            tag.attrib |= {name: value for name, value in zip("xy", shift.groups(), strict=True) if float(value)}
+    for name in LENGTHS:
+        if name in tag.attrib:
+            tag.set(name, NUMBER.sub(_rounded, " ".join(tag.attrib[name].split())))
+    if "d" in tag.attrib:
+        glyph = tag.get("transform") == GLYPH
+        grid = Decimal(10) if glyph else MARK_GRID if "marker:" in tag.get("style", "") else GRID
+        tag.set("d", outlines.relative(tag.attrib["d"], grid, 10 if glyph else 1))
+        if glyph:
+            tag.set("transform", GLYPH_TENTH)
 
 
 def _rounded(match: re.Match) -> str:
@@ -50,31 +80,33 @@ def _rounded(match: re.Match) -> str:
 
 
 def _repack(encoded: str) -> str:
-    """A PNG in base64, in shades of grey where it has no other colour and hides nothing."""
+    """The address of a PNG in base64, anew: in shades of grey where it has no other colour and hides nothing, and a
+    photograph in them as WebP."""
     picture = Image.open(io.BytesIO(base64.b64decode(encoded)))
     if picture.mode == "RGBA" and picture.getextrema()[3] == (255, 255):
         picture = picture.convert("RGB")
         red, green, blue = picture.split()
         if not ImageChops.difference(red, green).getbbox() and not ImageChops.difference(red, blue).getbbox():
             picture = red
+    photograph = picture.mode == "L" and len(picture.getcolors(256)) >= SHADES
+    kind, options = ("webp", {"quality": 80, "method": 6}) if photograph else ("png", {"optimize": True})
     packed = io.BytesIO()
-    picture.save(packed, "PNG", optimize=True)
-    return base64.b64encode(packed.getvalue()).decode()
+    picture.save(packed, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(packed.getvalue()).decode()}"
 
 
 def _merge_clipped(parent: Element) -> None:
-    """One group for neighbouring groups that share a clip path and have no other attribute."""
+    """One group for neighbours that are cut by the same clip path and do not move it."""
     children = list(parent)
     for child in children:
         parent.remove(child)
-    for (kind, attributes), group in groupby(children, key=lambda child: (child.tag, child.attrib)):
-        first, *others = group
-        parent.append(first)
-        if kind == f"{{{SVG}}}g" and list(attributes) == ["clip-path"]:
-            for other in others:
-                first.extend(other)
-        else:
-            parent.extend(others)
+    for clip, group in groupby(children, key=lambda child: None if "transform" in child.attrib else child.get(CLIP)):
+        run = list(group)
+        if clip and len(run) > 1:
+            for child in run:
+                del child.attrib[CLIP]
+            run = [_group(CLIP, clip, run)]
+        parent.extend(run)
 
 
 def _short_names(root: Element) -> None:
@@ -90,7 +122,17 @@ def _short_names(root: Element) -> None:
         tag.set(attribute, REFERENCE.sub(lambda match: f"#{short.get(match[1], match[1])}", tag.attrib[attribute]))
 
 
-def _classes(root: Element) -> None:
+def _unwrap(parent: Element) -> None:
+    """Take away the groups that say nothing, and those that hold nothing."""
+    for child in list(parent):
+        _unwrap(child)
+        if child.tag == GROUP and (not child.attrib or not len(child)):
+            place = list(parent).index(child)
+            parent.remove(child)
+            parent[place:place] = list(child)
+
+
+def _classes(root: Element, fonts: str) -> None:
     """A class for each style that is written more than once, given to a group where neighbours share it."""
     count = Counter(tag.get("style") for tag in root.iter() if tag.get("style"))
     names = {style: f"s{number}" for number, style in enumerate(s for s, n in count.items() if n > 1)}
@@ -107,14 +149,14 @@ def _classes(root: Element) -> None:
             if shared in joint and len(run) > 2:
                 for child in run:
                     del child.attrib["class"]
-                run = [_group(shared, run)]
+                run = [_group("class", shared, run)]
             tag.extend(run)
     sheet = Element(f"{{{SVG}}}style")
-    sheet.text = "".join(f".{name}{{{style}}}" for style, name in names.items())
+    sheet.text = fonts + "".join(f".{name}{{{style}}}" for style, name in names.items())
     root.insert(0, sheet)
 
 
-def _group(shared: str, children: list[Element]) -> Element:
-    group = Element(f"{{{SVG}}}g", {"class": shared})
+def _group(attribute: str, shared: str, children: list[Element]) -> Element:
+    group = Element(GROUP, {attribute: shared})
     group.extend(children)
     return group

@@ -1,14 +1,14 @@
 """Take out of a built site what none of its pages uses: scripts, style rules, glyphs of the icon font, files."""
 
 import re
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
-import tinycss2
 from bs4 import BeautifulSoup
 from fontTools import subset
 from fontTools.ttLib import TTFont
+
+from palimpsest.publish import stylesheets
+from palimpsest.publish.stylesheets import WORD
 
 NEEDED_BY = {
     "katex.min.css": ".math",
@@ -36,7 +36,8 @@ LEFTOVERS = (".buildinfo", "_static/*webpack-macros.html", "_static/**/*.map", "
 ICONS = "fa-solid-900"
 PRIVATE = re.compile("[\ue000-\uf8ff]")
 """Unicode's private area, where a font of icons has its glyphs."""
-WORD = re.compile(r"[\w-]+")
+PLAIN = ".highlight :is(span.w, span.n, span.p, span:not([class], [id]))"
+"""Marks of code that give no colour: blanks, names, brackets, and what is not known."""
 
 
 def clear(html_dir: Path) -> None:
@@ -55,8 +56,8 @@ def lighten_page(page: BeautifulSoup) -> None:
         again.decompose()
     for image in page.select("article img"):
         image["loading"] = "lazy"
-    for blank in page.select(".highlight span.w"):
-        blank.unwrap()
+    for token in page.select(PLAIN):
+        token.unwrap()
     for tag in page.select("script[src], link[href]:is([rel~=stylesheet], [rel~=preload])"):
         address = tag.get("src") or tag["href"]
         name = address.partition("?")[0].rpartition("/")[2]
@@ -90,67 +91,16 @@ def lighten_site(html_dir: Path) -> None:
     for path in (*styles, *scripts):
         if not any(path.name in text for text in (*pages.values(), *styles.values())):
             path.unlink()
-    words = {
-        word for texts in (pages, _texts(html_dir, "*.js")) for text in texts.values() for word in WORD.findall(text)
-    }
-    for path, css in _texts(html_dir, "*.css").items():
-        path.write_text(used_rules(css, words), encoding="utf-8")
+    others = [*pages.values(), *_texts(html_dir, "*.js").values()]
+    words = {word for text in others for word in WORD.findall(text)}
+    styles = {path: stylesheets.used(css, words) for path, css in _texts(html_dir, "*.css").items()}
+    for path, css in stylesheets.without_unread(styles, others).items():
+        path.write_text(css, encoding="utf-8")
     _shrink_icons(html_dir)
 
 
 def _texts(html_dir: Path, pattern: str) -> dict[Path, str]:
     return {path: path.read_text(encoding="utf-8") for path in sorted(html_dir.rglob(pattern))}
-
-
-def used_rules(css: str, words: set[str]) -> str:
-    """The rules of `css` whose classes and ids all stand among `words`, and the animations that these name."""
-    kept = "".join(_used(tinycss2.parse_stylesheet(css, skip_comments=True, skip_whitespace=True), words))
-    rules = tinycss2.parse_stylesheet(kept)
-    named = set(WORD.findall("".join(rule.serialize() for rule in rules if not _is_animation(rule))))
-    return "".join(
-        rule.serialize() for rule in rules if not _is_animation(rule) or not named.isdisjoint(_idents(rule.prelude))
-    )
-
-
-def _is_animation(rule: tinycss2.ast.Node) -> bool:
-    return rule.type == "at-rule" and rule.lower_at_keyword.endswith("keyframes")
-
-
-def _idents(tokens: list) -> set[str]:
-    return {token.value for token in tokens if token.type == "ident"}
-
-
-def _used(rules: list, words: set[str]) -> Iterator[str]:
-    for rule in rules:
-        if rule.type == "at-rule" and rule.lower_at_keyword in ("media", "supports") and rule.content is not None:
-            inner = tinycss2.parse_rule_list(rule.content, skip_comments=True, skip_whitespace=True)
-            body = "".join(_used(inner, words))
-            if body:
-                yield f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{body}}}"
-        elif rule.type == "qualified-rule":
-            selectors = [s for s in _selectors(rule.prelude) if _names(s) <= words]
-            if selectors:
-                heads = ",".join(tinycss2.serialize(selector).strip() for selector in selectors)
-                yield f"{heads}{{{tinycss2.serialize(rule.content)}}}\n"
-        else:
-            yield rule.serialize()
-
-
-def _selectors(prelude: list) -> list[list]:
-    """The tokens of each selector of a rule."""
-    found = [[]]
-    for token in prelude:
-        if token == ",":
-            found.append([])
-        else:
-            found[-1].append(token)
-    return found
-
-
-def _names(selector: list) -> set[str]:
-    """The classes and ids that `selector` asks for; those inside `:not()`, `:is()` and the like are not asked for."""
-    classes = {after.value for dot, after in pairwise(selector) if dot == "." and after.type == "ident"}
-    return classes | {token.value for token in selector if token.type == "hash"}
 
 
 def _shrink_icons(html_dir: Path) -> None:
