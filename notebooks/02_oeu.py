@@ -76,7 +76,7 @@ from palimpsest.metrics.statistics import estimate
 
 setting = page.begin(profile, PROFILES)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The projection. The forget gradient g_f has a part along the retain gradient g_r (dashed); OEU takes that part away. What is left, g_f⊥, stands at a right angle to g_r, so that a small step along it leaves the retain loss of this batch as it is. Both tips can be dragged, or moved by arrow keys.", "name": "fig-oeu-idea"}, "image": {"alt": "Without its part along the retain gradient the forget gradient stands at a right angle to it."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "The projection. The forget gradient g_f has a part along the retain gradient g_r (dashed); OEU takes that part away. What is left, the part of g_f that is kept, stands at a right angle to g_r, so that a small step along it leaves the retain loss of this batch as it is. Both tips can be dragged, or moved by arrow keys.", "name": "fig-oeu-idea"}, "image": {"alt": "Without its part along the retain gradient the forget gradient stands at a right angle to it."}}
 drawings.projection()
 
 # %% [markdown]

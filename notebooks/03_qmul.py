@@ -73,7 +73,7 @@ from palimpsest.nets.quantised import code_range, codes, quantise
 
 setting = page.begin(profile, PROFILES)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Rounding to few bits, in standard deviations σ of the weights, at the step with which LSQ begins. The fewer the bits, the wider the steps and the more of the range is cut off; the error is the root mean square over normal weights. A weight that moves inside one step changes nothing; one that crosses an edge jumps. The slider shows one staircase at a time.", "name": "fig-qmul-idea"}, "image": {"alt": "With two bits four steps cover the weights and large ones are cut off; with eight bits the staircase is almost the diagonal."}}
+# %% tags=["hide-input"] mystnb={"figure": {"caption": "Rounding to few bits, in standard deviations of the weights, at the step with which LSQ begins. The fewer the bits, the wider the steps and the more of the range is cut off; the error is the root mean square over normal weights. A weight that moves inside one step changes nothing; one that crosses an edge jumps. The slider shows one staircase at a time.", "name": "fig-qmul-idea"}, "image": {"alt": "With two bits four steps cover the weights and large ones are cut off; with eight bits the staircase is almost the diagonal."}}
 drawings.staircase()
 
 # %% [markdown]

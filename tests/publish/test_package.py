@@ -28,7 +28,10 @@ OF_THE_CHECKOUT = (
     "build/",
     *(
         f"publish/{name}.py"
-        for name in ("finish", "formulas", "gates", "heads", "kernel", "pdf", "site", "sitecheck", "weight")
+        for name in (
+            *("access", "finish", "formulas", "gates", "heads", "kernel", "lettering", "pdf", "site", "sitecheck"),
+            *("stylesheets", "weight"),
+        )
     ),
 )
 """Files that work on a checkout alone, with the environment of `make env`."""

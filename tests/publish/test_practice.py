@@ -23,8 +23,18 @@ Two.
 Prose."""
 
 
+WITH_EXERCISES = [
+    chapter for chapter in site.chapters() if "{exercise}" in (ROOT / f"notebooks/{chapter}.py").read_text("utf-8")
+]
+"""All but the page for ten minutes."""
+
+
 def committed(chapter):
     return nbformat.read(ROOT / "notebooks" / f"{chapter}.ipynb", 4)
+
+
+def test_every_chapter_of_claims_has_exercises():
+    assert len(WITH_EXERCISES) == len(site.chapters()) - 1
 
 
 def test_solutions_go_and_the_rest_stays():
@@ -38,7 +48,7 @@ def test_solutions_go_and_the_rest_stays():
     assert (rest.source, rest.outputs) == ("a = 1", [output])
 
 
-@pytest.mark.parametrize("chapter", site.chapters())
+@pytest.mark.parametrize("chapter", WITH_EXERCISES)
 def test_every_chapter_keeps_its_exercises_alone(chapter):
     before = "\n".join(cell.source for cell in committed(chapter).cells)
     after = "\n".join(cell.source for cell in practice.without_solutions(committed(chapter)).cells)
