@@ -27,7 +27,7 @@ HEAD = {
     "icon": "link[rel~=icon]",
 }
 VERBATIM = ["script", "style", "pre", "code", "textarea"]
-WHOLE = 720_000
+WHOLE = 700_000
 """Bytes of a page with its scripts, styles and pictures, those that wait too. Fonts come on top: which of them a
 browser asks for depends on what it draws, up to 90 kB on the pages with most formulas."""
 ASKING = {"script": JS_FOREIGN, "style": CSS_FOREIGN}
