@@ -17,7 +17,7 @@ from palimpsest.metrics.statistics import estimate
 STAGES = {"verify": COLOURS[0], "draft": COLOURS[1], "tree": COLOURS[3], "rest": COLOURS[7]}
 
 
-def lemma(results: Results, count: int = 800) -> Figure:
+def lemma(results: Results, count: int = 500) -> Figure:
     """Largest probability against alpha: drafts of this pair, random distributions, and the two bounds."""
     figure, axis = plt.subplots()
     generator = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def lemma(results: Results, count: int = 800) -> Figure:
         p = table / table.sum(1, keepdims=True)
         p = np.maximum(p, 1e-300)
         axis.scatter(1 + (p * np.log(p)).sum(1) / np.log(CANDIDATES), p.max(1), **style)
-    drafts = results.held[results.held.pair == "vision"].iloc[::30]
+    drafts = results.held[results.held.pair == "vision"].iloc[::50]
     axis.scatter(drafts.alpha, drafts["first"], s=4, color=COLOURS[0], label="this drafter's distributions")
     alpha = np.linspace(0, 1, 100)
     axis.plot(alpha, (1 + alpha * (CANDIDATES - 1)) / CANDIDATES, color=COLOURS[3], label="Lemma 4.3 as stated")
