@@ -19,8 +19,8 @@ TICKS = (-10, -3, -1, 0, 1, 3, 10)
 COLOUR = {"supported": "#0072b2", "contradicted": "#d55e00", "no effect": "#808080", "inconclusive": "#808080"}
 CAPTION = (
     "Effects with 95 % intervals, in units of the margin, the smallest effect that a user would notice. Right of the "
-    "line is what the paper says; the band is one margin to either side; beyond it the scale is compressed. "
-    f"{findings.LEGEND}. † By the quantity drawn alone the verdict would be another: a second one must hold with it, "
+    "line is what the {source} says; the band is one margin to either side; beyond it the scale is compressed. "
+    "{legend}. † By the quantity drawn alone the verdict would be another: a second one must hold with it, "
     "or all rivals be beaten, or a correction or the seeds of tuning leave it open. The claim's card says more."
 )
 
@@ -88,16 +88,18 @@ def figure(claims: list[Claim], page: str, chapters: str | None = None) -> str:
     page: the address of the page with their cards; empty on that page itself. chapters: the address of the folder of
     chapters, for a heading a paper that leads there; None for the claims of one paper, without headings.
     """
+    source = "paper" if any(claim.by == "paper" for claim in claims) else "claim"
     parts = [
         f'<figure class="claims" aria-label="{escape(findings.tally(claims))}">',
-        f'<div class="axis"><span class="words"></span>{_axis()}</div>',
+        f'<div class="axis"><span class="words"></span>{_axis(source)}</div>',
     ]
     for stem, paper in CHAPTERS.items():
         if own := findings.of(claims, stem):
             if chapters is not None:
                 parts.append(f'<p class="paper"><a href="{chapters}{paper.chapter}.html">{paper.name}</a></p>')
             parts += ["<ul>", *(row(c, page) for c in own), "</ul>"]
-    return "\n".join([*parts, f"<figcaption>{CAPTION}</figcaption>", "</figure>"])
+    caption = CAPTION.format(source=source, legend=findings.LEGEND)
+    return "\n".join([*parts, f"<figcaption>{caption}</figcaption>", "</figure>"])
 
 
 def _text(words: str) -> str:
@@ -114,12 +116,12 @@ def _svg(inside: str, said: str) -> str:
     )
 
 
-def _axis() -> str:
+def _axis(source: str) -> str:
     ticks = {place(tick): f"{tick:g}".replace("-", "−") for tick in TICKS}
     words = "".join(f'<text x="{x}" y="32" text-anchor="middle">{tick}</text>' for x, tick in ticks.items())
     return (
         '<svg class="scale" width="320" height="36" role="img" aria-label="Scale in margins: left of 0 is against '
-        'the paper, right of 0 is what it says"><g font-size="11" fill="#808080">'
-        '<text x="48%" y="14" text-anchor="end">← against the paper</text>'
+        f'the {source}, right of 0 is what it says"><g font-size="11" fill="#808080">'
+        f'<text x="48%" y="14" text-anchor="end">← against the {source}</text>'
         f'<text x="52%" y="14">as it says →</text>{words}</g></svg>'
     )
