@@ -712,7 +712,8 @@ for start in range(seed, seed + 3):
         rows.append({"projected off": name, "start": start, **vars(after)})
 figures.table(
     pd.DataFrame(rows)
-    .pivot(index="projected off", columns="start", values=["FA", "RA"])
+    .melt(["projected off", "start"], ["FA", "RA"], "in %")
+    .pivot(index=["projected off", "in %"], columns="start", values="value")
     .mul(100)
     .round(1)
     .reset_index()
