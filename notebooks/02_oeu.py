@@ -589,45 +589,25 @@ figures.table(
 # %% [markdown]
 # ## On a model of your own
 #
-# Any torch classifier will do; it is changed in place. This one has nothing of the book: it is written down here, and trained on
-# 600 pictures, of which it shall forget 60. *Retrained* is the same network from the same start, trained without them.
+# Any torch classifier will do; it is changed in place. This one is a plain `nn.Sequential` with two convolutions
+# (`lib/palimpsest/chapters/shared/own.py`), trained on 600 pictures, of which it shall forget 60. *Retrained* is the same
+# network from the same start, trained without them.
 
 # %%
-from torch import nn
-
-from palimpsest import training
+from palimpsest.chapters.shared import own
 from palimpsest.unlearning.vision import OEU
 from palimpsest.unlearning.vision.drop_in import measured, unlearn
 
-garments = dataset("fashion-mnist")
-train = garments.train.subset(torch.arange(600))
-test = garments.test.subset(torch.arange(540))
-x, y, held_out = train.pixels(), train.labels, (test.pixels(), test.labels)
-
-
-def yours(kept, start=seed):
-    """Two convolutions of your own, trained on the pictures kept."""
-    torch.manual_seed(start)
-    net = nn.Sequential(
-        nn.Conv2d(1, 16, 5, stride=2),
-        nn.GELU(),
-        nn.Conv2d(16, 32, 3, stride=2),
-        nn.GELU(),
-        nn.Flatten(),
-        nn.Linear(32 * 5 * 5, 10),
-    )
-    recipe = training.Recipe(epochs=30, lr=0.02)
-    training.fit([net], x[None, kept], y[None, kept], recipe, seeds=[start])
-    return net
-
-
-model, forget = yours(torch.arange(600)), torch.arange(60)
+x, y, held_out = own.pictures()
+model, forget = own.trained(x, y, seed), torch.arange(60)
 options = {"lr": 0.03, "epochs": 4, "batch_size": 30, "retain_samples": 180}
 report = unlearn(model, (x, y), forget, OEU(), test=held_out, seed=seed, **options)
 found = {
     "before": report.before,
     "after OEU": report.after,
-    "retrained": measured(yours(torch.arange(60, 600)), x, y, forget, held_out, seed),
+    "retrained": measured(
+        own.trained(x[60:], y[60:], seed), x, y, forget, held_out, seed
+    ),
 }
 figures.table(
     pd.DataFrame({name: vars(m) for name, m in found.items()})
@@ -704,7 +684,7 @@ variants = {
 }
 rows = []
 for start in range(seed, seed + 3):
-    trained = yours(torch.arange(600), start).state_dict()
+    trained = own.trained(x, y, start).state_dict()
     for name, variant in variants.items():
         model.load_state_dict(trained)
         unlearn(model, (x, y), forget, variant, seed=start, **options)

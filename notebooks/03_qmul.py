@@ -493,39 +493,17 @@ page.passage(
 # %% [markdown]
 # ## On a model of your own
 #
-# A torch module is quantised in one line, and unlearns as it is. This one has nothing of the book: it is written down here, trained
-# on 600 pictures, rounded to four bits (eight in the first and the last layer) and trained on, so that it gets used to its steps. Of
+# A torch module is quantised in one line, and unlearns as it is. This one is the plain `nn.Sequential` of chapter 2
+# (`lib/palimpsest/chapters/shared/own.py`), trained on 600 pictures, rounded to four bits (eight in the first and the last layer) and trained on, so that it gets used to its steps. Of
 # the 600 it shall forget 60.
 
 # %%
-from torch import nn
-
 from palimpsest import training
+from palimpsest.chapters.shared import own
 from palimpsest.unlearning.vision.drop_in import unlearn
 
-garments = dataset("fashion-mnist")
-train = garments.train.subset(torch.arange(600))
-test = garments.test.subset(torch.arange(540))
-x, y, held_out = train.pixels(), train.labels, (test.pixels(), test.labels)
-
-
-def yours(kept, start=seed):
-    """Two convolutions of your own, trained on the pictures kept."""
-    torch.manual_seed(start)
-    net = nn.Sequential(
-        nn.Conv2d(1, 16, 5, stride=2),
-        nn.GELU(),
-        nn.Conv2d(16, 32, 3, stride=2),
-        nn.GELU(),
-        nn.Flatten(),
-        nn.Linear(32 * 5 * 5, 10),
-    )
-    recipe = training.Recipe(epochs=30, lr=0.02)
-    training.fit([net], x[None, kept], y[None, kept], recipe, seeds=[start])
-    return net
-
-
-model, forget = yours(torch.arange(600)), torch.arange(60)
+x, y, held_out = own.pictures()
+model, forget = own.trained(x, y, seed), torch.arange(60)
 model = quantise(model, "W4A4", calibration=x[:256])
 settling = training.Recipe(epochs=5, lr=0.005)
 training.fit([model], x[None], y[None], settling, seeds=[seed])
@@ -602,7 +580,7 @@ import copy
 
 from palimpsest.unlearning.vision import QMul
 
-network = yours(torch.arange(600))
+network = own.trained(x, y, seed)
 settled = quantise(network, "W4A4", calibration=x[:256])
 training.fit([settled], x[None], y[None], settling, seeds=[seed])
 for weights in (0.1, 0.3, 0.5, 0.7, 0.9, "adaptive"):

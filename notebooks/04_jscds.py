@@ -643,43 +643,22 @@ page.passage(
 # %% [markdown]
 # ## On a model of your own
 #
-# `select_from` takes a torch classifier and a loader, and gives back places in the loader's order. The network below has nothing of
-# the book. It is trained on 600 pictures and chooses half of them; what the half is worth is what a fresh network learns from it.
+# `select_from` takes a torch classifier and a loader, and gives back places in the loader's order. The network is a plain
+# `nn.Sequential` (`lib/palimpsest/chapters/shared/own.py`). It is trained on 600 pictures and chooses half of them; what the half is worth is what a fresh network learns from it.
 
 # %%
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from palimpsest import training
+from palimpsest.chapters.shared import own
 from palimpsest.selection.from_model import select_from
 
-garments = dataset("fashion-mnist")
-train = garments.train.subset(torch.arange(600))
-test = garments.test.subset(torch.arange(540))
-x, y, held_out = train.pixels(), train.labels, (test.pixels(), test.labels)
-
-
-def yours(kept, start=seed):
-    """Two convolutions of your own, trained on the pictures kept."""
-    torch.manual_seed(start)
-    net = nn.Sequential(
-        nn.Conv2d(1, 16, 5, stride=2),
-        nn.GELU(),
-        nn.Conv2d(16, 32, 3, stride=2),
-        nn.GELU(),
-        nn.Flatten(),
-        nn.Linear(32 * 5 * 5, 10),
-    )
-    recipe = training.Recipe(epochs=30, lr=0.02)
-    training.fit([net], x[None, kept], y[None, kept], recipe, seeds=[start])
-    return net
-
-
+x, y, held_out = own.pictures()
 everything = torch.arange(600)
-model, loader = yours(everything), DataLoader(TensorDataset(x, y), batch_size=256)
+model, loader = own.trained(x, y, seed), DataLoader(TensorDataset(x, y), batch_size=256)
 halves = {m: select_from(model, loader, 0.5, m, seed=seed) for m in ("jscds", "random")}
 found = {
-    name: training.accuracy([yours(kept)], *held_out)[0]
+    name: training.accuracy([own.trained(x[kept], y[kept], seed)], *held_out)[0]
     for name, kept in {"everything": everything, **halves}.items()
 }
 figures.table(
@@ -759,10 +738,13 @@ def margin(ctx):
 
 tested = {"margin": [], "random": []}
 for start in range(seed, seed + 4):
-    model = yours(everything, start)
+    model = own.trained(x, y, start)
     for name, accuracies in tested.items():
         kept = select_from(model, loader, 0.5, name, seed=start)
-        accuracies.append(100 * training.accuracy([yours(kept, start)], *held_out)[0])
+        accuracies.append(
+            100
+            * training.accuracy([own.trained(x[kept], y[kept], start)], *held_out)[0]
+        )
 print("margin minus random:", show(paired(tested["margin"], tested["random"])))
 
 # %% [markdown]
