@@ -11,10 +11,9 @@ import shutil
 from pathlib import Path
 
 import matplotlib
-import yaml
 from bs4 import BeautifulSoup, Tag
 
-from palimpsest.publish import heads
+from palimpsest.publish import heads, site
 from palimpsest.publish.archive import PDF
 from palimpsest.runs.paths import BUILD, ROOT
 
@@ -35,7 +34,7 @@ def write(html_dir: Path = BUILD / "html", target: Path = BUILD / PDF) -> Path:
     Raises `FileNotFoundError` if there is no site, `ImportError` without the extra `pdf`, and `RuntimeError` from
     Typst for what cannot be set.
     """
-    names = pages()
+    names = site.in_order()
     for name in names:
         if not (html_dir / f"{name}.html").is_file():
             raise FileNotFoundError(f"{html_dir / name}.html is missing; run `make book`")
@@ -60,12 +59,6 @@ def write(html_dir: Path = BUILD / "html", target: Path = BUILD / PDF) -> Path:
     os.replace(partial, target)
     shutil.rmtree(work)
     return target
-
-
-def pages() -> list[str]:
-    """The pages of the book in reading order, as in `book/_toc.yml`."""
-    toc = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
-    return [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
 
 
 def article(html_dir: Path, name: str, known: set[str]) -> str:

@@ -26,9 +26,13 @@ GENERATED = (*pages.FILLED, "claims.csv")
 
 def chapters() -> list[str]:
     """Names of the chapters in `book/_toc.yml`, such as `04_jscds`, in reading order."""
+    return [Path(name).name for name in in_order() if name.startswith("notebooks/")]
+
+
+def in_order() -> list[str]:
+    """All pages of the book in reading order, as `book/_toc.yml` names them."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
-    files = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
-    return [Path(file).name for file in files if file.startswith("notebooks/")]
+    return [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
 
 
 def build(build_dir: Path = BUILD) -> Path:

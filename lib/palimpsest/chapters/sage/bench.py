@@ -25,12 +25,17 @@ def bench() -> dict[str, pd.DataFrame]:
         for seed in seeds:
             tables.append(cost.timed(PROFILE, seed, range(REQUESTS), which, REPEATS))
             bar.update()
-    environment = runs.environment()
-    where = {name: environment[name] for name in ("cpu", "torch", "transformers", "commit") if name in environment}
-    where |= {"threads": 1, "date": datetime.now(UTC).strftime("%Y-%m-%d")}
+    columns = where()
     found = {
         "decoding": pd.concat(tables),
         "verify_cost": pd.DataFrame(cost.forwards(PROFILE)),
         "real_forwards": cost.real_forwards(),
     }
-    return {name: table.assign(**where) for name, table in found.items()}
+    return {name: table.assign(**columns) for name, table in found.items()}
+
+
+def where() -> dict:
+    """The columns that say on what, by which versions and when rows of one thread were measured."""
+    environment = runs.environment()
+    found = {name: environment[name] for name in ("cpu", "torch", "transformers", "commit") if name in environment}
+    return found | {"threads": 1, "date": datetime.now(UTC).strftime("%Y-%m-%d")}

@@ -8,14 +8,14 @@ clock and the load stand beside them.
 import os
 import statistics
 import time
-from datetime import UTC, datetime
 
 import pandas as pd
 import torch
 import typer
 
-from palimpsest import decoding, runs
+from palimpsest import decoding
 from palimpsest.chapters.sage import cost
+from palimpsest.chapters.sage.bench import where
 from palimpsest.chapters.sage.profiles import PROFILES
 from palimpsest.chapters.sage.requests import greedy
 from palimpsest.data import manifest
@@ -72,9 +72,7 @@ def measured() -> pd.DataFrame:
 def main():
     """Write data/bench/compiled.cpu.csv."""
     torch.set_num_threads(1)
-    environment = runs.environment()
-    where = {name: environment[name] for name in ("cpu", "torch", "transformers", "commit") if name in environment}
-    table = measured().assign(**where, threads=1, date=datetime.now(UTC).strftime("%Y-%m-%d"))
+    table = measured().assign(**where())
     write_atomic(paths.DATA / FILE, lambda path: table.to_csv(path, index=False, float_format="%.6g"))
     manifest.update([FILE], made_by="python -m palimpsest.chapters.sage.compiled_study")
 

@@ -10,7 +10,6 @@ import copy
 import os
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +18,9 @@ import torch
 import typer
 from safetensors.torch import load_file, save_file
 
-from palimpsest import decoding, runs
+from palimpsest import decoding
 from palimpsest.build.smollm2_drafter import SEED, written
+from palimpsest.chapters.sage.bench import where
 from palimpsest.chapters.sage.requests import greedy
 from palimpsest.data import long_prompts, manifest, smollm2, smollm2_drafter
 from palimpsest.decoding.cut_vocabulary import CutVocabularyDrafter
@@ -162,16 +162,14 @@ def main(
     """Write the tables long_texts and long_guesses (replay) and long_decodes under data/bench."""
     torch.set_num_threads(1)
     study = Study()
-    environment = runs.environment()
-    where = {name: environment[name] for name in ("cpu", "torch", "transformers", "commit") if name in environment}
-    where |= {"threads": 1, "seed": SEED, "date": datetime.now(UTC).strftime("%Y-%m-%d")}
+    columns = where() | {"seed": SEED}
     if not only or "replay" in only:
         tables = replayed(study, study.texts(work / "held.safetensors"))
         for file, table in zip(("long_texts", "long_guesses"), tables, strict=True):
-            save(file, table.assign(**where))
+            save(file, table.assign(**columns))
     for name, setting in SETTINGS.items():
         if not only or name in only:
-            save("long_decodes", pd.DataFrame(decoded(study, *setting)).assign(**where), ["dtype", "temperature"])
+            save("long_decodes", pd.DataFrame(decoded(study, *setting)).assign(**columns), ["dtype", "temperature"])
 
 
 def save(name: str, table: pd.DataFrame, replaced: list[str] = ()) -> None:
